@@ -1,0 +1,76 @@
+package attest
+
+import (
+	"crypto"
+	"fmt"
+
+	// The hash functions that Alg.Hash hands out.
+	_ "crypto/sha1"
+	_ "crypto/sha256"
+	_ "crypto/sha512"
+)
+
+// Alg is a hash algorithm by its TPM_ALG_ID (TCG Algorithm Registry).
+type Alg uint16
+
+// The hash algorithms whose PCR banks are understood. SHA-1 is replayed, because
+// IMA logs carry it, and trusted for nothing.
+const (
+	SHA1   Alg = 0x0004
+	SHA256 Alg = 0x000b
+	SHA384 Alg = 0x000c
+	SHA512 Alg = 0x000d
+)
+
+var algs = map[Alg]struct {
+	name string
+	hash crypto.Hash
+}{
+	SHA1: {"sha1", crypto.SHA1}, SHA256: {"sha256", crypto.SHA256},
+	SHA384: {"sha384", crypto.SHA384}, SHA512: {"sha512", crypto.SHA512},
+}
+
+// ParseAlg reads "sha1", "sha256", "sha384" or "sha512".
+func ParseAlg(s string) (Alg, error) {
+	for a, v := range algs {
+		if v.name == s {
+			return a, nil
+		}
+	}
+	return 0, fmt.Errorf("attest: unknown hash algorithm %q", clip(s))
+}
+
+// Size is the digest size in bytes, 0 for an algorithm that is not known.
+func (a Alg) Size() int {
+	if v, ok := algs[a]; ok {
+		return v.hash.Size()
+	}
+	return 0
+}
+
+// Hash gives the hash function, or false for an algorithm that is not known.
+func (a Alg) Hash() (crypto.Hash, bool) { v, ok := algs[a]; return v.hash, ok }
+
+func (a Alg) String() string {
+	if v, ok := algs[a]; ok {
+		return v.name
+	}
+	return fmt.Sprintf("alg(%#04x)", uint16(a))
+}
+
+// MarshalText gives the algorithm its name in JSON.
+func (a Alg) MarshalText() ([]byte, error) {
+	if a.Size() == 0 {
+		return nil, fmt.Errorf("attest: %v has no name", a)
+	}
+	return []byte(a.String()), nil
+}
+
+// UnmarshalText reads what MarshalText wrote.
+func (a *Alg) UnmarshalText(b []byte) error {
+	v, err := ParseAlg(string(b))
+	if err == nil {
+		*a = v
+	}
+	return err
+}
