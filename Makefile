@@ -1,0 +1,75 @@
+# virt-attest. `make help` lists the targets.
+
+GO        ?= go
+PREFIX    ?= /usr
+SYSCONFDIR ?= /etc
+UNITDIR   ?= /lib/systemd/system
+DESTDIR   ?=
+VERSION   ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
+TAGS      := libvirt_dlopen
+LDFLAGS   := -s -w -X virt-attest/internal/version.Version=$(VERSION)
+GOBUILD   := $(GO) build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)'
+STATIC    := CGO_ENABLED=0 $(GOBUILD)
+GOLANGCI  := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
+FUZZTIME  ?= 20s
+
+STATICBIN := virt-attest-hook virt-attest-sidecar virt-attest-guest virt-attest-verifierd
+CGOBIN    := virt-attest virt-attest-hostd
+
+.PHONY: help deps build test unit race lint fuzz bench e2e demo install clean
+.DEFAULT_GOAL := help
+
+help: ## list the targets
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+deps: ## install the Debian packages that building, testing and the lab need (root)
+	@sh test/lab/deps.sh
+
+build: ## build every program into bin/
+	@mkdir -p bin
+	@for b in $(STATICBIN); do echo "  GO  bin/$$b"; $(STATIC) -o bin/$$b ./cmd/$$b || exit 1; done
+	@for b in $(CGOBIN); do echo "  GO  bin/$$b"; $(GOBUILD) -o bin/$$b ./cmd/$$b || exit 1; done
+
+test: deps build ## everything: units, fuzz seeds, real swtpm, real libvirt and QEMU (root)
+	$(GO) vet -tags $(TAGS) ./...
+	$(GO) test -tags $(TAGS) -timeout 25m ./...
+
+unit: ## the tests that need neither root nor a VM
+	$(GO) test -tags $(TAGS) -short -timeout 10m ./...
+
+race: deps ## the unit tests under the race detector
+	$(GO) test -tags $(TAGS) -race -short -timeout 20m ./...
+
+e2e: deps build ## only the end-to-end tests (root)
+	$(GO) test -tags $(TAGS) -count=1 -v -timeout 25m ./test/e2e/...
+
+lint: ## go vet, gofmt, golangci-lint, shellcheck
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
+	$(GO) vet -tags $(TAGS) ./...
+	$(GO) run $(GOLANGCI) run --build-tags $(TAGS)
+	shellcheck $$(git ls-files '*.sh') .ci/run
+
+fuzz: ## each fuzz target for FUZZTIME
+	@sh test/fuzz.sh $(FUZZTIME)
+
+bench: deps build ## the benchmarks, each against its yardstick in one run
+	$(GO) test -tags $(TAGS) -run '^$$' -bench . -benchtime 1s ./...
+
+demo: deps build ## the schemes, the attacks and the faults on real hosts and VMs (root)
+	$(GO) run -tags $(TAGS) ./test/demo
+
+install: ## copy into $(DESTDIR), after `make build`
+	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/libexec/virt-attest \
+		$(DESTDIR)$(SYSCONFDIR)/libvirt/hooks/qemu.d $(DESTDIR)$(SYSCONFDIR)/virt-attest $(DESTDIR)$(UNITDIR) \
+		$(DESTDIR)$(PREFIX)/lib/sysusers.d $(DESTDIR)$(PREFIX)/lib/tmpfiles.d $(DESTDIR)$(PREFIX)/share/man
+	install -m 0755 bin/virt-attest $(DESTDIR)$(PREFIX)/bin/
+	install -m 0755 bin/virt-attest-hostd bin/virt-attest-verifierd $(DESTDIR)$(PREFIX)/sbin/
+	install -m 0755 bin/virt-attest-sidecar $(DESTDIR)$(PREFIX)/libexec/virt-attest/
+	install -m 0755 bin/virt-attest-hook $(DESTDIR)$(SYSCONFDIR)/libvirt/hooks/qemu.d/50-virt-attest
+	install -m 0644 $$(ls systemd/*.service systemd/*.slice 2>/dev/null | grep -v virt-attest-guest) $(DESTDIR)$(UNITDIR)/
+	install -m 0644 systemd/sysusers.d/*.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/
+	install -m 0644 systemd/tmpfiles.d/*.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/
+	@for m in docs/man/*.[1-8]; do s=$${m##*.}; install -D -m 0644 $$m $(DESTDIR)$(PREFIX)/share/man/man$$s/$${m##*/}; done
+
+clean: ## remove what was built
+	rm -rf bin dist
