@@ -1,0 +1,13 @@
+package ptpm
+
+import "time"
+
+// Every bound of the package.
+const (
+	MaxCommand  = 4096 // bytes (PC Client TPMs: TPM_PT_MAX_COMMAND_SIZE)
+	MaxResponse = 4096 // bytes
+
+	// DefaultTimeout is for one command with its retries. The slowest that virt-attest sends is
+	// the creation of an RSA key: up to 20 s on some discrete TPMs.
+	DefaultTimeout = 60 * time.Second
+)
