@@ -1,0 +1,23 @@
+package api
+
+import (
+	"time"
+
+	"virt-attest/attest"
+)
+
+// Every bound of the interface, for both its ends.
+const (
+	MaxHello   = 2 << 20           // an encoded HostHello or HostWelcome, bytes
+	MaxReply   = 4 << 20           // an encoded EvidenceReply, bytes
+	MaxRequest = 1 << 20           // any other request, bytes
+	MaxAnswer  = 256 << 20         // an answer to an operator, bytes
+	MaxRIM     = 64 << 20          // a reference value file, bytes
+	MaxProblem = 64 << 10          // an error answer, bytes
+	MaxHostVMs = attest.MaxVMs     // VMs of one HostHello
+	MaxWait    = 60 * time.Second  // that a poll for challenges may last
+	MaxTimeout = 300 * time.Second // of an AttestRequest
+	MaxPoll    = 64                // challenges in the answer to one poll
+
+	maxPollBytes = MaxPoll * attest.MaxChallenge
+)
