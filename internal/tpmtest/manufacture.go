@@ -89,7 +89,7 @@ func manufactureAll(dir string) error {
 func writeConfig(dir string) error {
 	ca := filepath.Join(dir, "ca")
 	files := map[string]string{
-		"localca.conf": "statedir = @\nsigningkey = @/signkey.pem\nissuercert = @/issuercert.pem\ncertserial = @/certserial\n",
+		"localca.conf":    "statedir = @\nsigningkey = @/signkey.pem\nissuercert = @/issuercert.pem\ncertserial = @/certserial\n",
 		"localca.options": "--platform-manufacturer virt-attest\n--platform-version 1\n--platform-model test\n",
 		"setup.conf": "create_certs_tool = /usr/bin/swtpm_localca\ncreate_certs_tool_config = " + dir +
 			"/localca.conf\ncreate_certs_tool_options = " + dir + "/localca.options\n",

@@ -40,7 +40,7 @@ func TestPowerCycle_resets_PCRs_and_keeps_the_connection(t *testing.T) {
 	tpm := tpmtest.New(t)
 	extend := tpm2.PCRExtend{
 		PCRHandle: tpm2.AuthHandle{Handle: tpm2.TPMHandle(16), Auth: tpm2.PasswordAuth(nil)},
-		Digests: tpm2.TPMLDigestValues{Digests: []tpm2.TPMTHA{{HashAlg: tpm2.TPMAlgSHA256, Digest: make([]byte, 32)}}},
+		Digests:   tpm2.TPMLDigestValues{Digests: []tpm2.TPMTHA{{HashAlg: tpm2.TPMAlgSHA256, Digest: make([]byte, 32)}}},
 	}
 	if _, err := extend.Execute(tpm); err != nil {
 		t.Fatal(err)
