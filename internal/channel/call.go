@@ -5,9 +5,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
+	"os"
 	"sync"
-
-	"github.com/fxamacker/cbor/v2"
+	"time"
 )
 
 // Code classifies a RemoteError, one word per cause.
@@ -37,17 +38,29 @@ type Client struct {
 	rw      io.ReadWriter
 	max     int
 	onEvent func(Frame)
+	writing chan struct{} // holds one token while a request is written
 
 	mu      sync.Mutex
 	next    uint32
-	waiting map[uint32]chan Frame
+	waiting map[uint32]waiter
 	closed  bool
 }
 
+type waiter struct {
+	op     uint8
+	answer chan Frame
+}
+
 // NewClient prepares a client with payloads of at most maxPayload bytes. onEvent, which may
-// be nil, is called from Run for each event.
+// be nil, is called from Run for each event. Request numbers begin anywhere, so that an answer
+// to a client that had the connection before is not taken for an answer to this one.
 func NewClient(rw io.ReadWriter, maxPayload int, onEvent func(Frame)) *Client {
-	return &Client{rw: rw, max: maxPayload, onEvent: onEvent, waiting: make(map[uint32]chan Frame)}
+	return &Client{
+		rw: rw, max: maxPayload, onEvent: onEvent,
+		writing: make(chan struct{}, 1),
+		next:    rand.Uint32(),
+		waiting: make(map[uint32]waiter),
+	}
 }
 
 // Run reads answers until the connection ends, and returns why. Whoever owns the
@@ -60,20 +73,22 @@ func (c *Client) Run() error {
 			c.close()
 			return err
 		}
-		switch f.Kind {
-		case Response, Error:
-			c.mu.Lock()
-			ch := c.waiting[f.ID]
-			delete(c.waiting, f.ID)
-			c.mu.Unlock()
-			if ch != nil {
-				ch <- f
-			}
-		case Event:
-			if c.onEvent != nil {
-				c.onEvent(f)
-			}
+		switch {
+		case f.Kind == Response || f.Kind == Error:
+			c.deliver(f)
+		case f.Kind == Event && c.onEvent != nil:
+			c.onEvent(f)
 		}
+	}
+}
+
+// deliver gives an answer to whoever waits for it; one that repeats another op's number is dropped.
+func (c *Client) deliver(f Frame) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if w, ok := c.waiting[f.ID]; ok && w.op == f.Op {
+		delete(c.waiting, f.ID)
+		w.answer <- f // has room for one
 	}
 }
 
@@ -81,46 +96,76 @@ func (c *Client) close() {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closed = true
-	for id, ch := range c.waiting {
-		close(ch)
+	for id, w := range c.waiting {
+		close(w.answer)
 		delete(c.waiting, id)
 	}
 }
 
 // Do sends a request with a payload that is already encoded and waits for its answer, which
 // is a *RemoteError where the peer reported one. An answer that comes after ctx ended is dropped.
+// A peer that does not read costs at most ctx's deadline; if a request got out in part only,
+// the connection is of no more use and is closed (where it can be).
 func (c *Client) Do(ctx context.Context, op uint8, payload []byte) ([]byte, error) {
-	ch := make(chan Frame, 1)
-	c.mu.Lock()
-	if c.closed {
-		c.mu.Unlock()
-		return nil, ErrClosed
-	}
-	c.next++
-	if c.next == 0 {
-		c.next = 1
-	}
-	id := c.next
-	c.waiting[id] = ch
-	err := Write(c.rw, Frame{Kind: Request, Op: op, ID: id, Payload: payload}, c.max)
-	c.mu.Unlock()
-	defer func() {
-		c.mu.Lock()
-		delete(c.waiting, id)
-		c.mu.Unlock()
-	}()
+	id, answers, err := c.enlist(op)
 	if err != nil {
+		return nil, err
+	}
+	defer c.forget(id)
+	if err := c.send(ctx, Frame{Kind: Request, Op: op, ID: id, Payload: payload}); err != nil {
 		return nil, err
 	}
 	select {
 	case <-ctx.Done():
 		return nil, ctx.Err()
-	case f, ok := <-ch:
+	case f, ok := <-answers:
 		if !ok {
 			return nil, ErrClosed
 		}
 		return answer(f)
 	}
+}
+
+func (c *Client) enlist(op uint8) (uint32, <-chan Frame, error) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.closed {
+		return 0, nil, ErrClosed
+	}
+	c.next++
+	if c.next == 0 {
+		c.next = 1
+	}
+	ch := make(chan Frame, 1)
+	c.waiting[c.next] = waiter{op, ch}
+	return c.next, ch, nil
+}
+
+func (c *Client) forget(id uint32) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.waiting, id)
+}
+
+func (c *Client) send(ctx context.Context, f Frame) error {
+	select {
+	case c.writing <- struct{}{}:
+		defer func() { <-c.writing }()
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	deadline := time.Now().Add(writeTime)
+	if d, ok := ctx.Deadline(); ok && d.Before(deadline) {
+		deadline = d
+	}
+	n, err := writeBy(c.rw, f, c.max, deadline)
+	if cl, ok := c.rw.(io.Closer); ok && err != nil && n > 0 {
+		err = errors.Join(err, cl.Close())
+	}
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return fmt.Errorf("channel: peer does not read: %w", context.DeadlineExceeded)
+	}
+	return err
 }
 
 func answer(f Frame) ([]byte, error) {
@@ -131,6 +176,12 @@ func answer(f Frame) ([]byte, error) {
 	if err := Decode(f.Payload, &e); err != nil {
 		return nil, fmt.Errorf("channel: unreadable error from peer: %w", err)
 	}
+	switch e.Code {
+	case CodeBadRequest, CodeUnavailable, CodeTimeout, CodeFailed:
+	default:
+		e.Code = CodeFailed
+	}
+	e.Message = clip(e.Message)
 	return nil, &e
 }
 
@@ -144,79 +195,4 @@ func (c *Client) Call(ctx context.Context, op uint8, in, out any) error {
 		return err
 	}
 	return Decode(b, out)
-}
-
-// Handler answers one request; a *RemoteError goes to the peer as it is, any other error as CodeFailed.
-type Handler func(ctx context.Context, op uint8, payload []byte) ([]byte, error)
-
-// Serve answers requests on rw, one at a time, until rw ends (nil) or fails. Frames that are
-// not requests are ignored.
-func Serve(ctx context.Context, rw io.ReadWriter, maxPayload int, h Handler) error {
-	r := NewReader(rw, maxPayload)
-	for {
-		f, err := r.Next()
-		if errors.Is(err, io.EOF) {
-			return nil
-		}
-		if err != nil {
-			return err
-		}
-		if f.Kind != Request {
-			continue
-		}
-		if err := Write(rw, reply(ctx, f, maxPayload, h), maxPayload); err != nil {
-			return err
-		}
-	}
-}
-
-func reply(ctx context.Context, f Frame, maxPayload int, h Handler) Frame {
-	b, err := h(ctx, f.Op, f.Payload)
-	if err == nil && len(b) > maxPayload {
-		err = ErrTooLarge
-	}
-	if err == nil {
-		return Frame{Kind: Response, Op: f.Op, ID: f.ID, Payload: b}
-	}
-	var remote *RemoteError
-	if !errors.As(err, &remote) {
-		remote = &RemoteError{Code: CodeFailed, Message: err.Error()}
-	}
-	if len(remote.Message) > maxMessage {
-		remote = &RemoteError{Code: remote.Code, Message: remote.Message[:maxMessage]}
-	}
-	b, err = Encode(remote)
-	if err != nil {
-		b = nil
-	}
-	return Frame{Kind: Error, Op: f.Op, ID: f.ID, Payload: b}
-}
-
-const maxMessage = 1024
-
-// Encode gives v's deterministic CBOR.
-func Encode(v any) ([]byte, error) { return encMode.Marshal(v) }
-
-// Decode reads CBOR strictly: no unknown or repeated keys, no indefinite lengths, no
-// trailing bytes.
-func Decode(b []byte, v any) error { return decMode.Unmarshal(b, v) }
-
-var (
-	encMode = mustMode(cbor.CoreDetEncOptions().EncMode())
-	decMode = mustMode(cbor.DecOptions{
-		DupMapKey:         cbor.DupMapKeyEnforcedAPF,
-		IndefLength:       cbor.IndefLengthForbidden,
-		ExtraReturnErrors: cbor.ExtraDecErrorUnknownField,
-		TagsMd:            cbor.TagsForbidden,
-		MaxArrayElements:  1 << 16,
-		MaxNestedLevels:   8,
-	}.DecMode())
-)
-
-// mustMode is for codecs whose options are constants.
-func mustMode[T any](m T, err error) T {
-	if err != nil {
-		panic(err)
-	}
-	return m
 }

@@ -16,17 +16,19 @@
 //
 // A virtio-serial port loses its peer in mid-frame whenever either side restarts, so a Reader
 // that meets anything else than a frame looks for the next magic and counts what it skipped.
-// Lengths are checked before anything is allocated.
+// A frame that stops in the middle is kept waiting only as long as no whole frame came behind it
+// (Reader.Next). Lengths are checked before anything is allocated, and memory is taken as bytes
+// arrive, never because a header announces them.
 package channel
 
 import (
-	"bufio"
-	"bytes"
 	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/crc32"
 	"io"
+	"os"
+	"time"
 )
 
 // Kind says what a frame is.
@@ -43,6 +45,7 @@ const (
 const (
 	headerSize  = 16
 	trailerSize = 4
+	overhead    = headerSize + trailerSize
 	version     = 1
 )
 
@@ -75,88 +78,22 @@ func (f Frame) Append(b []byte) []byte {
 
 // Write sends the frame in one Write call.
 func Write(w io.Writer, f Frame, maxPayload int) error {
+	_, err := writeBy(w, f, maxPayload, time.Time{})
+	return err
+}
+
+type writeDeadliner interface{ SetWriteDeadline(time.Time) error }
+
+// writeBy is Write that ends at the deadline, if there is one and w has deadlines. It
+// returns how many bytes got out.
+func writeBy(w io.Writer, f Frame, maxPayload int, deadline time.Time) (int, error) {
 	if len(f.Payload) > maxPayload {
-		return fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, len(f.Payload), maxPayload)
+		return 0, fmt.Errorf("%w: %d bytes, at most %d", ErrTooLarge, len(f.Payload), maxPayload)
 	}
-	_, err := w.Write(f.Append(make([]byte, 0, headerSize+len(f.Payload)+trailerSize)))
-	return err
-}
-
-// Reader takes frames out of a byte stream.
-type Reader struct {
-	r       *bufio.Reader
-	max     int
-	skipped uint64
-}
-
-// NewReader reads frames with payloads of at most maxPayload bytes from r.
-func NewReader(r io.Reader, maxPayload int) *Reader {
-	return &Reader{r: bufio.NewReaderSize(r, 4096), max: maxPayload}
-}
-
-// Skipped counts the bytes that belonged to no frame.
-func (r *Reader) Skipped() uint64 { return r.skipped }
-
-// Next returns the next whole frame. It skips what is none and returns only errors of
-// the stream below (io.EOF at its end, also in mid-frame).
-func (r *Reader) Next() (Frame, error) {
-	for {
-		head, err := r.r.Peek(headerSize)
-		if err != nil {
-			return Frame{}, eof(err)
-		}
-		n := int64(binary.BigEndian.Uint32(head[12:]))
-		if !plausible(head) || n > int64(r.max) {
-			if err := r.resync(head); err != nil {
-				return Frame{}, err
-			}
-			continue
-		}
-		f, ok, err := r.body(int(n))
-		if err != nil {
-			return Frame{}, eof(err)
-		}
-		if ok {
-			return f, nil
+	if d, ok := w.(writeDeadliner); ok && !deadline.IsZero() {
+		if err := d.SetWriteDeadline(deadline); err != nil && !errors.Is(err, os.ErrNoDeadline) {
+			return 0, err
 		}
 	}
-}
-
-func plausible(head []byte) bool {
-	return bytes.Equal(head[:4], magic) && head[4] == version &&
-		head[5] >= byte(Request) && head[5] <= byte(Event) && head[7] == 0
-}
-
-// resync drops at least one byte and all bytes up to the next possible magic.
-func (r *Reader) resync(head []byte) error {
-	n := bytes.IndexByte(head[1:], magic[0]) + 1
-	if n == 0 {
-		n = len(head)
-	}
-	d, err := r.r.Discard(n)
-	r.skipped += uint64(d)
-	return err
-}
-
-// body reads a frame whose header was plausible. When the checksum does not hold, the frame's
-// length cannot be believed either: what was read is searched again behind its magic.
-func (r *Reader) body(n int) (Frame, bool, error) {
-	b := make([]byte, headerSize+n+trailerSize)
-	if _, err := io.ReadFull(r.r, b); err != nil {
-		return Frame{}, false, err
-	}
-	end := headerSize + n
-	if crc32.Checksum(b[:end], castag) == binary.BigEndian.Uint32(b[end:]) {
-		return Frame{Kind: Kind(b[5]), Op: b[6], ID: binary.BigEndian.Uint32(b[8:]), Payload: b[headerSize:end]}, true, nil
-	}
-	r.skipped += uint64(len(magic))
-	r.r = bufio.NewReaderSize(io.MultiReader(bytes.NewReader(b[len(magic):]), r.r), 4096)
-	return Frame{}, false, nil
-}
-
-func eof(err error) error {
-	if errors.Is(err, io.ErrUnexpectedEOF) {
-		return io.EOF
-	}
-	return err
+	return w.Write(f.Append(make([]byte, 0, overhead+len(f.Payload))))
 }
