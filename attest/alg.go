@@ -51,6 +51,9 @@ func (a Alg) Size() int {
 // Hash gives the hash function, or false for an algorithm that is not known.
 func (a Alg) Hash() (crypto.Hash, bool) { v, ok := algs[a]; return v.hash, ok }
 
+// Strong says whether the algorithm is trusted for anything: SHA-256 and up.
+func (a Alg) Strong() bool { return a == SHA256 || a == SHA384 || a == SHA512 }
+
 func (a Alg) String() string {
 	if v, ok := algs[a]; ok {
 		return v.name

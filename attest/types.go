@@ -168,28 +168,33 @@ func Bank(banks []PCRBank, alg Alg) (PCRBank, bool) {
 	return PCRBank{}, false
 }
 
+// PCRResettable reports whether software can set PCR index back without a reset of the machine: 16 and
+// 23 always, 17-22 at the localities of a dynamic launch (PC Client Platform TPM Profile, section 3.7). No
+// policy may take such a PCR's value for a statement about the past.
+func PCRResettable(index uint8) bool { return index >= 16 && index <= 23 }
+
 // PCRSelection names PCRs of one bank, ascending.
 type PCRSelection struct {
 	Alg  Alg     `cbor:"1,keyasint" json:"alg"`
 	PCRs []uint8 `cbor:"2,keyasint" json:"pcrs"`
 }
 
-// Check refuses a list of banks that is not well formed: unknown or repeated bank,
+// CheckBanks refuses a list of banks that is not well formed: unknown or repeated bank,
 // index out of 0-23, not ascending, value of the wrong size.
 func CheckBanks(banks []PCRBank) error {
 	if len(banks) > MaxBanks {
-		return fmt.Errorf("attest: %d PCR banks, at most %d", len(banks), MaxBanks)
+		return fmt.Errorf("%w: %d PCR banks, at most %d", ErrMalformed, len(banks), MaxBanks)
 	}
 	seen := make([]Alg, 0, len(banks))
 	for _, b := range banks {
 		if b.Alg.Size() == 0 || slices.Contains(seen, b.Alg) {
-			return fmt.Errorf("attest: PCR bank %v is unknown or given twice", b.Alg)
+			return fmt.Errorf("%w: PCR bank %v is unknown or given twice", ErrMalformed, b.Alg)
 		}
 		seen = append(seen, b.Alg)
 		last := -1
 		for _, p := range b.PCRs {
 			if int(p.Index) <= last || p.Index >= PCRCount || len(p.Value) != b.Alg.Size() {
-				return fmt.Errorf("attest: PCR %d of bank %v is out of order, out of range or of the wrong size", p.Index, b.Alg)
+				return fmt.Errorf("%w: PCR %d of bank %v is out of order, out of range or of the wrong size", ErrMalformed, p.Index, b.Alg)
 			}
 			last = int(p.Index)
 		}
