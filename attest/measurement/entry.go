@@ -85,7 +85,7 @@ func splitData(b []byte, at int, r *raw) error {
 		return ErrIncomplete
 	}
 	n := int(r.u32(b[length:]))
-	if n > MaxEntry-length-4 {
+	if n > MaxEntry-length-4 || start == at && n >= maxNamePadded {
 		return fmt.Errorf("%w: %d bytes of template data", ErrMalformed, n)
 	}
 	end := length + 4 + n
@@ -94,6 +94,16 @@ func splitData(b []byte, at int, r *raw) error {
 	}
 	r.data, r.size = b[start:end:end], end
 	return nil
+}
+
+// violation reports that the entry is one: its listed digest is all zero.
+func (r *raw) violation() bool {
+	for _, c := range r.digest {
+		if c != 0 {
+			return false
+		}
+	}
+	return true
 }
 
 func (r *raw) u32(b []byte) uint32 {
