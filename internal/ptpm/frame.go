@@ -20,10 +20,8 @@ func Exchange(rw io.ReadWriter, command []byte) ([]byte, error) {
 	if err := checkCommand(command); err != nil {
 		return nil, err
 	}
-	if n, err := rw.Write(command); err != nil {
-		return nil, err
-	} else if n != len(command) {
-		return nil, io.ErrShortWrite
+	if _, err := rw.Write(command); err != nil {
+		return nil, writeError{err}
 	}
 	return readResponse(rw)
 }
