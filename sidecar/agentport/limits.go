@@ -1,0 +1,23 @@
+package agentport
+
+import (
+	"time"
+
+	"virt-attest/internal/agentproto"
+)
+
+const (
+	maxInFlight = 8 // requests to one agent at a time; it answers them one by one
+
+	helloWait  = time.Second     // what a request gives an agent that has not spoken yet
+	helloRetry = 5 * time.Second // between two attempts to wake one
+
+	// What a guest may send unasked, in bytes: rate each second, burst at once. An answer that
+	// was asked for is free: each request grants its largest possible answer.
+	rate      = 64 << 10
+	burst     = 256 << 10
+	grantSize = agentproto.MaxPayload + 64
+	maxGrant  = maxInFlight*grantSize + burst
+
+	logEvery = time.Minute // between two lines about one guest's flood
+)
