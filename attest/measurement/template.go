@@ -152,7 +152,7 @@ func (e *Entry) digestField(d []byte) bool {
 	}
 	alg, digest := d[:at-1:at-1], d[at+1:]
 	alg = bytes.TrimPrefix(alg, []byte("ima:"))
-	size := digestSize(string(bytes.TrimPrefix(alg, []byte("verity:"))))
+	size := DigestSize(string(alg))
 	if size == 0 || len(digest) != size && !e.Violation {
 		return false
 	}
@@ -160,10 +160,10 @@ func (e *Entry) digestField(d []byte) bool {
 	return true
 }
 
-// digestSize gives the digest size of a hash by the kernel's name for it
-// (crypto/hash_info.c), 0 for one that is unknown or broken beyond use.
-func digestSize(alg string) int {
-	switch alg {
+// DigestSize gives the digest size of a hash by the kernel's name for it
+// (crypto/hash_info.c), with "verity:" before it or not; 0 for one that is unknown.
+func DigestSize(alg string) int {
+	switch strings.TrimPrefix(alg, "verity:") {
 	case "md5":
 		return 16
 	case "sha1", "rmd160":

@@ -1,0 +1,103 @@
+package rim
+
+import (
+	"cmp"
+	"fmt"
+	"slices"
+
+	"virt-attest/attest"
+)
+
+// Merge gives reference values that allow what any of files allows. Name, description
+// and origin are the first one's; violations fail unless all say otherwise.
+func Merge(files ...*File) (*File, error) {
+	if len(files) == 0 {
+		return nil, fmt.Errorf("rim: nothing to merge")
+	}
+	out := *files[0]
+	out.PCRs, out.IMA = map[attest.Alg]map[uint8][]attest.HexBytes{}, map[string][]string{}
+	out.Digests, out.Exclude, out.ViolationPaths = nil, nil, nil
+	for _, f := range files {
+		for alg, bank := range f.PCRs {
+			if out.PCRs[alg] == nil {
+				out.PCRs[alg] = map[uint8][]attest.HexBytes{}
+			}
+			for i, v := range bank {
+				out.PCRs[alg][i] = append(out.PCRs[alg][i], v...)
+			}
+		}
+		for p, d := range f.IMA {
+			out.IMA[p] = append(out.IMA[p], d...)
+		}
+		out.Digests, out.Exclude = append(out.Digests, f.Digests...), append(out.Exclude, f.Exclude...)
+		out.ViolationPaths = append(out.ViolationPaths, f.ViolationPaths...)
+		if f.Violations != ViolationsWarn {
+			out.Violations = ViolationsFail
+		}
+	}
+	out.sort()
+	return &out, out.check()
+}
+
+// Change is one difference between two Files.
+type Change struct {
+	Added bool
+	What  string // "ima", "pcr", "digest", "exclude", "violations", "violation_path"
+	Where string // a path, or "sha256 4"
+	Value string
+}
+
+func (c Change) String() string {
+	sign := "-"
+	if c.Added {
+		sign = "+"
+	}
+	return fmt.Sprintf("%s %s %s %s", sign, c.What, c.Where, c.Value)
+}
+
+// Diff lists what b allows and a does not (Added), and the reverse, in a fixed order.
+func Diff(a, b *File) []Change {
+	left, right := flatten(a), flatten(b)
+	var out []Change
+	for c := range left {
+		if !right[c] {
+			out = append(out, c)
+		}
+	}
+	for c := range right {
+		if !left[c] {
+			c.Added = true
+			out = append(out, c)
+		}
+	}
+	slices.SortFunc(out, func(a, b Change) int {
+		return cmp.Or(cmp.Compare(a.What, b.What), cmp.Compare(a.Where, b.Where), cmp.Compare(a.Value, b.Value))
+	})
+	return out
+}
+
+// flatten makes a set of a File's single statements.
+func flatten(f *File) map[Change]bool {
+	out := map[Change]bool{}
+	for alg, bank := range f.PCRs {
+		for i, values := range bank {
+			for _, v := range values {
+				out[Change{What: "pcr", Where: fmt.Sprintf("%v %d", alg, i), Value: v.String()}] = true
+			}
+		}
+	}
+	for p, digests := range f.IMA {
+		for _, d := range digests {
+			out[Change{What: "ima", Where: p, Value: d}] = true
+		}
+	}
+	for what, list := range map[string][]string{"digest": f.Digests, "exclude": f.Exclude, "violation_path": f.ViolationPaths} {
+		for _, v := range list {
+			out[Change{What: what, Value: v}] = true
+		}
+	}
+	if f.Violations == ViolationsWarn {
+		out[Change{What: "violations", Value: ViolationsWarn}] = true
+	}
+	return out
+}
