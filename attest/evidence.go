@@ -171,7 +171,13 @@ func DecodeChallenge(b []byte) (*Challenge, error) {
 	if err := decMode.Unmarshal(b, &c); err != nil {
 		return nil, fmt.Errorf("%w: %v", ErrMalformed, err)
 	}
-	return &c, c.Check()
+	if err := c.Check(); err != nil {
+		return nil, err
+	}
+	if again, err := EncodeChallenge(&c); err != nil || !bytes.Equal(again, b) {
+		return nil, fmt.Errorf("%w: not the deterministic encoding", ErrMalformed)
+	}
+	return &c, nil
 }
 
 // Check holds the Challenge to its bounds and order.
@@ -192,8 +198,11 @@ func (c *Challenge) Check() error {
 			return fmt.Errorf("%w: Resume of a Challenge is not in order", ErrMalformed)
 		}
 	}
-	if c.Scheme == SchemeSEPAExact && len(c.VMs) != 1 {
-		return fmt.Errorf("%w: %v is for one VM", ErrMalformed, c.Scheme)
+	if c.Scheme == SchemeSEPAExact && len(c.VMs) != 1 || c.Scheme == SchemeHost && len(c.VMs) != 0 {
+		return fmt.Errorf("%w: %d VMs in a Challenge by %v", ErrMalformed, len(c.VMs), c.Scheme)
+	}
+	if c.Nonce == (Nonce{}) {
+		return fmt.Errorf("%w: the nonce of a Challenge is zero", ErrMalformed)
 	}
 	return nil
 }
@@ -213,7 +222,7 @@ func (e *Evidence) Check() error {
 		return fmt.Errorf("%w: Evidence over its limits", ErrMalformed)
 	}
 	for i := range e.VMs {
-		if err := e.VMs[i].check(); err != nil {
+		if err := e.VMs[i].Check(); err != nil {
 			return err
 		}
 		if i > 0 && e.VMs[i-1].UUID.Compare(e.VMs[i].UUID) >= 0 {
@@ -237,7 +246,9 @@ func (h *HostEvidence) check() error {
 	return errors.Join(h.Quote.check(), CheckBanks(h.PCRs), h.IMA.check())
 }
 
-func (v *VMEvidence) check() error {
+// Check holds one VM's evidence to its bounds. A host checks each VM before it puts it into an Evidence:
+// one VM that does not pass makes the whole Evidence malformed.
+func (v *VMEvidence) Check() error {
 	switch {
 	case len(v.Name) > MaxText, len(v.EKName) > MaxName, len(v.AKName) > MaxName, len(v.EK) > MaxPublic,
 		len(v.AK) > MaxPublic, len(v.EKCert) > MaxCert, len(v.BootLog) > MaxBootLog, len(v.Problem) > 4*MaxText,
@@ -265,7 +276,7 @@ func (l LogSegment) check() error {
 }
 
 var (
-	encMode = mustMode(cbor.CoreDetEncOptions().EncMode())
+	encMode = mustMode(encOptions().EncMode())
 	decMode = mustMode(cbor.DecOptions{
 		DupMapKey:         cbor.DupMapKeyEnforcedAPF,
 		IndefLength:       cbor.IndefLengthForbidden,
@@ -275,6 +286,14 @@ var (
 		MaxNestedLevels:   16,
 	}.DecMode())
 )
+
+// encOptions makes a missing byte string or list an empty one, so that null has no meaning and
+// nothing has two encodings.
+func encOptions() cbor.EncOptions {
+	o := cbor.CoreDetEncOptions()
+	o.NilContainers = cbor.NilContainerAsEmpty
+	return o
+}
 
 // mustMode is for package-level codecs whose options are constants.
 func mustMode[T any](m T, err error) T {

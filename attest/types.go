@@ -9,6 +9,8 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode"
+	"unicode/utf8"
 )
 
 // UUID identifies a VM on its host (RFC 9562, as libvirt prints it). It is a
@@ -53,12 +55,39 @@ func (u UUID) Compare(o UUID) int { return bytes.Compare(u[:], o[:]) }
 // source, single use.
 type Nonce [32]byte
 
+// String gives the nonce in hexadecimal.
+func (n Nonce) String() string { return hex.EncodeToString(n[:]) }
+
+// MarshalText gives lower-case hexadecimal.
+func (n Nonce) MarshalText() ([]byte, error) { return []byte(n.String()), nil }
+
+// UnmarshalText reads what MarshalText wrote.
+func (n *Nonce) UnmarshalText(b []byte) error { return unhex(n[:], b) }
+
 // Digest is a SHA-256 value, the only hash that virt-attest makes of its own
 // structures. TPM and IMA digests of other algorithms are plain byte slices.
 type Digest [sha256.Size]byte
 
 // String gives the digest in hexadecimal.
 func (d Digest) String() string { return hex.EncodeToString(d[:]) }
+
+// MarshalText gives lower-case hexadecimal.
+func (d Digest) MarshalText() ([]byte, error) { return []byte(d.String()), nil }
+
+// UnmarshalText reads what MarshalText wrote.
+func (d *Digest) UnmarshalText(b []byte) error { return unhex(d[:], b) }
+
+func unhex(dst, text []byte) error {
+	if hex.DecodedLen(len(text)) != len(dst) || len(text)%2 != 0 {
+		return fmt.Errorf("attest: %q is not %d bytes in hexadecimal", clip(string(text)), len(dst))
+	}
+	b := make([]byte, len(dst))
+	if _, err := hex.Decode(b, text); err != nil {
+		return fmt.Errorf("attest: %q is not %d bytes in hexadecimal", clip(string(text)), len(dst))
+	}
+	copy(dst, b)
+	return nil
+}
 
 // IsZero reports whether d is all zero, which stands for "no digest".
 func (d Digest) IsZero() bool { return d == Digest{} }
@@ -69,6 +98,12 @@ type Name []byte
 
 // String gives the name in hexadecimal.
 func (n Name) String() string { return hex.EncodeToString(n) }
+
+// MarshalText gives lower-case hexadecimal.
+func (n Name) MarshalText() ([]byte, error) { return []byte(n.String()), nil }
+
+// UnmarshalText reads what MarshalText wrote.
+func (n *Name) UnmarshalText(b []byte) error { return (*HexBytes)(n).UnmarshalText(b) }
 
 // Scheme says how VM and host are attested together.
 type Scheme uint8
@@ -237,6 +272,23 @@ func (q Quote) Parameters() []byte {
 // parameter area. It is made where the quote crosses the vTPM's boundary and again by
 // the Verifier over what the guest sent; any change between them breaks the link.
 func (q Quote) Hash() Digest { return sha256.Sum256(q.Parameters()) }
+
+// Clean makes text of a peer fit for a field of an Evidence and for a terminal: valid UTF-8, no
+// control characters, at most MaxText bytes. Who fills an Evidence cleans what a guest said, so that no
+// guest can make its host's answer malformed.
+func Clean(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if unicode.IsPrint(r) {
+			return r
+		}
+		return '?'
+	}, strings.ToValidUTF8(s[:min(len(s), 4*MaxText)], "?"))
+	for len(s) > MaxText {
+		_, n := utf8.DecodeLastRuneInString(s)
+		s = s[:len(s)-n]
+	}
+	return s
+}
 
 func clip(s string) string {
 	if len(s) > 64 {
