@@ -1,0 +1,115 @@
+package guestagent
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/google/go-tpm/tpm2/transport"
+
+	"virt-attest/internal/agentproto"
+	"virt-attest/internal/ptpm"
+	"virt-attest/internal/tpmkeys"
+)
+
+// keys is the vTPM with the attestation key, which stays loaded between requests: the kernel's
+// resource manager swaps it out when others need the room.
+type keys struct {
+	tpm transport.TPM
+	ak  *tpmkeys.AK
+}
+
+func (k *keys) load() (*tpmkeys.AK, error) {
+	if k.ak == nil {
+		ak, err := tpmkeys.CreateAK(k.tpm)
+		if err != nil {
+			return nil, explain(err)
+		}
+		k.ak = ak
+	}
+	return k.ak, nil
+}
+
+func (k *keys) unload() error {
+	if k.ak == nil {
+		return nil
+	}
+	err := k.ak.Close()
+	k.ak = nil
+	return err
+}
+
+// with gives the key to f, and a second time freshly loaded if f failed in a way that may be
+// for the loaded key's sake: device opened anew, guest suspended.
+func with[T any](k *keys, f func(*tpmkeys.AK) (T, error)) (T, error) {
+	var none T
+	fresh := k.ak == nil
+	ak, err := k.load()
+	if err != nil {
+		return none, err
+	}
+	v, err := f(ak)
+	if err == nil || fresh || final(err) {
+		return v, explain(err)
+	}
+	_ = k.unload() // the handle may be unknown by now
+	if ak, err = k.load(); err != nil {
+		return none, err
+	}
+	v, err = f(ak)
+	return v, explain(err)
+}
+
+// final says that another attempt would end in the same way.
+func final(err error) bool {
+	for _, e := range []error{tpmkeys.ErrSelection, tpmkeys.ErrNoBank, tpmkeys.ErrUnstable, tpmkeys.ErrCredential} {
+		if errors.Is(err, e) {
+			return true
+		}
+	}
+	return false
+}
+
+// explain tells the host's faults from the vTPM's absence and from failures.
+func explain(err error) error {
+	switch {
+	case errors.Is(err, tpmkeys.ErrSelection), errors.Is(err, tpmkeys.ErrNoBank), errors.Is(err, tpmkeys.ErrCredential):
+		return badRequest("%v", err)
+	case errors.Is(err, ptpm.ErrUnavailable):
+		return unavailable("vTPM", err)
+	}
+	return err
+}
+
+func (k *keys) identity() (agentproto.Identity, error) {
+	return with(k, func(ak *tpmkeys.AK) (agentproto.Identity, error) {
+		ek, err := tpmkeys.ReadEK(k.tpm)
+		if err != nil {
+			return agentproto.Identity{}, err
+		}
+		cert, err := tpmkeys.ReadEKCert(k.tpm)
+		if err != nil && !errors.Is(err, tpmkeys.ErrNoEKCert) {
+			return agentproto.Identity{}, err
+		}
+		return agentproto.Identity{EK: ek, EKCert: cert, AK: ak.Public}, nil
+	})
+}
+
+func (k *keys) activate(q agentproto.Activate) (agentproto.Activated, error) {
+	return with(k, func(ak *tpmkeys.AK) (agentproto.Activated, error) {
+		secret, err := tpmkeys.Activate(k.tpm, ak, q.CredentialBlob, q.Secret)
+		return agentproto.Activated{Secret: secret}, err
+	})
+}
+
+func (k *keys) quote(q agentproto.Quote) (agentproto.Quoted, error) {
+	if len(q.Nonce) != nonceSize {
+		return agentproto.Quoted{}, badRequest("nonce of %d bytes, not %d", len(q.Nonce), nonceSize)
+	}
+	return with(k, func(ak *tpmkeys.AK) (agentproto.Quoted, error) {
+		quote, values, err := tpmkeys.Quote(k.tpm, ak, q.Nonce, q.Selection)
+		if err != nil {
+			return agentproto.Quoted{}, fmt.Errorf("quote: %w", err)
+		}
+		return agentproto.Quoted{Parameters: quote.Parameters(), PCRs: values}, nil
+	})
+}

@@ -1,0 +1,12 @@
+package guestagent
+
+import "time"
+
+const (
+	nonceSize = 32 // bytes of a quote's qualifying data
+
+	// readyTime is what the host has to take the first frame in.
+	readyTime = 10 * time.Second
+	// sessionPause separates two sessions with a host that connects and goes at once.
+	sessionPause = 100 * time.Millisecond
+)
