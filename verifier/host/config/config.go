@@ -1,0 +1,265 @@
+// Package config is hostd's configuration: /etc/virt-attest/host.toml (virt-attest-host.toml(5)).
+//
+// Every key is optional. An unknown key is an error with its line, and so is every value that
+// makes no sense; all of them are reported at once. Watch tells when a file has changed.
+package config
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/pelletier/go-toml/v2"
+
+	"virt-attest/attest"
+)
+
+// DefaultPath is where hostd looks for its configuration.
+const DefaultPath = "/etc/virt-attest/host.toml"
+
+const defaultTPM = "/dev/tpmrm0"
+
+const (
+	maxFile    = 64 << 10 // bytes of a configuration file
+	minTimeout = 100 * time.Millisecond
+	maxTimeout = 60 * time.Second
+)
+
+// Config is the whole configuration, as Load and Parse give it.
+type Config struct {
+	Name     string   `toml:"name"` // how the Verifier shows this host
+	Verifier Verifier `toml:"verifier"`
+	TPM      TPM      `toml:"tpm"`
+	Logs     Logs     `toml:"logs"`
+	Libvirt  Libvirt  `toml:"libvirt"`
+	VMs      VMs      `toml:"vms"`
+	Paths    Paths    `toml:"paths"`
+}
+
+// Verifier says where the Verifier is and how to speak to it. CA, Cert and Key are PEM files, used with https.
+type Verifier struct {
+	URL  string `toml:"url"` // unix:///PATH or https://HOST[:PORT]
+	CA   string `toml:"ca"`
+	Cert string `toml:"cert"`
+	Key  string `toml:"key"`
+}
+
+// TPM says which TPM is the host's and what it quotes. Socket excludes Device.
+type TPM struct {
+	Device string    `toml:"device"` // character device with a resource manager; /dev/tpmrm0 if there is no socket either
+	Socket string    `toml:"socket"` // unix socket of a software TPM, for tests
+	PCRs   Selection `toml:"pcrs"`
+}
+
+// Logs names the files of the host's own measurement logs. One that does not exist is left out.
+type Logs struct {
+	IMA    string `toml:"ima"`
+	Boot   string `toml:"boot"`
+	BootID string `toml:"boot_id"`
+}
+
+// Libvirt says which daemon knows the domains.
+type Libvirt struct {
+	URI string `toml:"uri"` // "none": ask no daemon
+}
+
+// VMs says what is asked of VMs and how long.
+type VMs struct {
+	PCRs    Selection `toml:"pcrs"`    // that a vTPM quotes
+	Timeout Duration  `toml:"timeout"` // for a VM's quote or vPCRs
+}
+
+// Paths are the directories that hostd shares with the sidecars.
+type Paths struct {
+	Run   string `toml:"run"`
+	Store string `toml:"store"`
+}
+
+// defaults is what an empty file says. The selection sha256:0-10 is firmware, boot loader,
+// kernel and IMA: what the boot log and the IMA log explain. SHA-1 is trusted for nothing, a
+// second strong bank would say the same again, and PCRs from 11 on mean something else on every system.
+func defaults() *Config {
+	all := Selection{{Alg: attest.SHA256, PCRs: []uint8{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10}}}
+	name, err := os.Hostname()
+	if err != nil {
+		name = "localhost"
+	}
+	return &Config{
+		Name: name,
+		Verifier: Verifier{
+			URL: "unix:///run/virt-attest-verifier/api.sock", CA: "/etc/pki/virt-attest/cacert.pem",
+			Cert: "/etc/pki/virt-attest/clientcert.pem", Key: "/etc/pki/virt-attest/private/clientkey.pem",
+		},
+		TPM: TPM{PCRs: all},
+		Logs: Logs{
+			IMA: "/sys/kernel/security/ima/binary_runtime_measurements", Boot: "/sys/kernel/security/tpm0/binary_bios_measurements",
+			BootID: "/proc/sys/kernel/random/boot_id",
+		},
+		Libvirt: Libvirt{URI: "qemu:///system"},
+		VMs:     VMs{PCRs: all, Timeout: Duration(5 * time.Second)},
+		Paths:   Paths{Run: "/run/virt-attest", Store: "/var/lib/virt-attest/store"},
+	}
+}
+
+// Load reads the file at path. A file that does not exist is an empty one.
+func Load(path string) (*Config, error) {
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return Parse(nil)
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer func() { _ = f.Close() }()
+	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
+	if err != nil {
+		return nil, err
+	}
+	if len(b) > maxFile {
+		return nil, fmt.Errorf("%s: over %d bytes", path, maxFile)
+	}
+	c, err := Parse(b)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return c, nil
+}
+
+// Parse reads a configuration's text.
+func Parse(b []byte) (*Config, error) {
+	c := defaults()
+	dec := toml.NewDecoder(bytes.NewReader(b)).DisallowUnknownFields()
+	if err := dec.Decode(c); err != nil {
+		var strict *toml.StrictMissingError
+		var syntax *toml.DecodeError
+		switch {
+		case errors.As(err, &strict):
+			return nil, fmt.Errorf("unknown key:\n%s", strict.String())
+		case errors.As(err, &syntax):
+			return nil, fmt.Errorf("%w:\n%s", err, syntax.String())
+		}
+		return nil, err
+	}
+	if c.TPM.Device == "" && c.TPM.Socket == "" {
+		c.TPM.Device = defaultTPM
+	}
+	return c, c.check()
+}
+
+func (c *Config) check() error {
+	var errs []error
+	bad := func(key, format string, args ...any) {
+		errs = append(errs, fmt.Errorf(key+": "+format, args...))
+	}
+	if c.Name == "" || len(c.Name) > attest.MaxText || strings.ContainsFunc(c.Name, func(r rune) bool { return r < ' ' }) {
+		bad("name", "1 to %d printable characters", attest.MaxText)
+	}
+	if err := c.Verifier.check(); err != nil {
+		bad("verifier", "%w", err)
+	}
+	if c.TPM.Device != "" && c.TPM.Socket != "" {
+		bad("tpm", "give either device or socket")
+	}
+	for key, path := range map[string]string{
+		"tpm.device": c.TPM.Device, "tpm.socket": c.TPM.Socket, "logs.ima": c.Logs.IMA, "logs.boot": c.Logs.Boot,
+		"logs.boot_id": c.Logs.BootID, "paths.run": c.Paths.Run, "paths.store": c.Paths.Store,
+	} {
+		if path != "" && !filepath.IsAbs(path) {
+			bad(key, "%q is not an absolute path", path)
+		}
+	}
+	if c.Paths.Run == "" || c.Paths.Store == "" {
+		bad("paths", "run and store are needed")
+	}
+	if t := time.Duration(c.VMs.Timeout); t < minTimeout || t > maxTimeout {
+		bad("vms.timeout", "%v is not between %v and %v", t, minTimeout, maxTimeout)
+	}
+	return errors.Join(errs...)
+}
+
+func (v Verifier) check() error {
+	u, err := url.Parse(v.URL)
+	switch {
+	case err != nil:
+		return err
+	case u.Scheme == "unix" && u.Host == "" && filepath.IsAbs(u.Path):
+		return nil
+	case u.Scheme == "https" && u.Host != "":
+		if v.CA == "" || v.Cert == "" || v.Key == "" {
+			return errors.New("https needs ca, cert and key")
+		}
+		return nil
+	}
+	return fmt.Errorf("url: %q is neither unix:///PATH nor https://HOST[:PORT]", v.URL)
+}
+
+// Files are the certificate files that the Verifier's URL needs.
+func (v Verifier) Files() []string {
+	if !strings.HasPrefix(v.URL, "https:") {
+		return nil
+	}
+	return []string{v.CA, v.Cert, v.Key}
+}
+
+// Duration is a time.Duration in its text form ("5s").
+type Duration time.Duration
+
+// UnmarshalText reads what time.ParseDuration reads.
+func (d *Duration) UnmarshalText(b []byte) error {
+	v, err := time.ParseDuration(string(b))
+	*d = Duration(v)
+	return err
+}
+
+// Selection is a list of PCRs by bank in tpm2-tools' habit: "sha256:0-10", "sha256:0,2,7+sha384:10".
+type Selection []attest.PCRSelection
+
+// UnmarshalText reads the form above. SHA-1 is refused: a quote over it proves nothing.
+func (s *Selection) UnmarshalText(b []byte) error {
+	*s = nil
+	for part := range strings.SplitSeq(string(b), "+") {
+		name, list, ok := strings.Cut(part, ":")
+		alg, err := attest.ParseAlg(name)
+		if !ok || err != nil || alg == attest.SHA1 {
+			return fmt.Errorf("%q is not BANK:PCRS with a bank of sha256, sha384 or sha512", part)
+		}
+		pcrs, err := parsePCRs(list)
+		if err != nil {
+			return err
+		}
+		for _, o := range *s {
+			if o.Alg == alg {
+				return fmt.Errorf("bank %v is given twice", alg)
+			}
+		}
+		*s = append(*s, attest.PCRSelection{Alg: alg, PCRs: pcrs})
+	}
+	return nil
+}
+
+func parsePCRs(list string) ([]uint8, error) {
+	var out []uint8
+	for item := range strings.SplitSeq(list, ",") {
+		from, to, isRange := strings.Cut(item, "-")
+		if !isRange {
+			to = from
+		}
+		lo, err1 := strconv.ParseUint(from, 10, 8)
+		hi, err2 := strconv.ParseUint(to, 10, 8)
+		if err1 != nil || err2 != nil || lo > hi || hi >= attest.PCRCount || len(out) > 0 && lo <= uint64(out[len(out)-1]) {
+			return nil, fmt.Errorf("%q: PCRs are numbers and ranges from 0 to %d, ascending", list, attest.PCRCount-1)
+		}
+		for p := lo; p <= hi; p++ {
+			out = append(out, uint8(p))
+		}
+	}
+	return out, nil
+}
