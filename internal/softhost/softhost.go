@@ -141,7 +141,7 @@ func (h *Host) Round(cs ...*attest.Challenge) []*attest.Evidence {
 	q := h.TPM.Quote(extra[:], h.Banks)
 	for i := range evs {
 		evs[i].Inclusion = binding.Include(items, i)
-		evs[i].Host = attest.HostEvidence{ID: h.ID, Quote: q, AK: h.TPM.AKPublic(), EK: h.TPM.EKPublic(), PCRs: h.Banks, IMA: h.IMA}
+		evs[i].Host = attest.HostEvidence{ID: h.ID, Quote: cloneQuote(q), AK: h.TPM.AKPublic(), EK: h.TPM.EKPublic(), PCRs: cloneBanks(h.Banks), IMA: cloneLog(h.IMA)}
 		if cs[i].BootLogs {
 			evs[i].Host.BootLog = h.BootLog
 		}
@@ -192,13 +192,13 @@ func (vm *VM) answer(c *attest.Challenge) attest.VMEvidence {
 		e.BootLog = vm.BootLog
 	}
 	if vm.Status == attest.VMQuoted || vm.Status == attest.VMNoRecord {
-		e.IMA = vm.IMA
+		e.IMA = cloneLog(vm.IMA)
 		if c.Scheme != attest.SchemeHYPA {
 			vm.quote(c, &e)
 		}
 	}
 	if c.Scheme == attest.SchemeHYPA && vm.Status == attest.VMQuoted {
-		e.PCRs = vm.Banks
+		e.PCRs = cloneBanks(vm.Banks)
 	}
 	return e
 }
@@ -206,11 +206,33 @@ func (vm *VM) answer(c *attest.Challenge) attest.VMEvidence {
 // quote is SEPA's steps 1 to 3.
 func (vm *VM) quote(c *attest.Challenge, e *attest.VMEvidence) {
 	nonce := binding.VMNonce(c.Scheme, c.Nonce, vm.UUID)
-	e.Quote, e.AK, e.PCRs = vm.TPM.Quote(nonce[:], vm.Banks), vm.TPM.AKPublic(), vm.Banks
+	e.Quote, e.AK, e.PCRs = vm.TPM.Quote(nonce[:], vm.Banks), vm.TPM.AKPublic(), cloneBanks(vm.Banks)
 	if vm.Status == attest.VMQuoted {
 		e.QuoteHash, e.AKName = e.Quote.Hash(), vm.TPM.AKName()
 	}
 	if vm.Guest != nil {
 		e.Quote, e.AK, e.PCRs = vm.Guest(nonce, e.Quote)
 	}
+}
+
+// The Evidence shares no memory with the host, so that a test may change it.
+
+func cloneQuote(q attest.Quote) attest.Quote {
+	return attest.Quote{Attest: bytes.Clone(q.Attest), Signature: bytes.Clone(q.Signature)}
+}
+
+func cloneLog(l attest.LogSegment) attest.LogSegment {
+	l.Data = bytes.Clone(l.Data)
+	return l
+}
+
+func cloneBanks(banks []attest.PCRBank) []attest.PCRBank {
+	out := slices.Clone(banks)
+	for i := range out {
+		out[i].PCRs = slices.Clone(out[i].PCRs)
+		for j := range out[i].PCRs {
+			out[i].PCRs[j].Value = bytes.Clone(out[i].PCRs[j].Value)
+		}
+	}
+	return out
 }
