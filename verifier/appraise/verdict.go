@@ -1,4 +1,3 @@
-// Package appraise compares verified Evidence with reference values and gives Results.
 package appraise
 
 import (
@@ -81,6 +80,8 @@ type Reason struct {
 	Entry  *uint64 `json:"entry,omitempty"`  // the entry's index in the IMA log, from 0
 	Path   string  `json:"path,omitempty"`   // the measured file
 	Digest string  `json:"digest,omitempty"` // "alg:hex" as measured
+
+	state State // where it is another than Code.State
 }
 
 // Result is the Verifier's answer about one machine (RFC 9334: Attestation Result).
@@ -89,7 +90,8 @@ type Result struct {
 	Name    string        `json:"name"`
 	Host    string        `json:"host"` // host ID
 	State   State         `json:"state"`
-	Reasons []Reason      `json:"reasons"` // empty exactly when Trusted
+	Reasons []Reason      `json:"reasons"`         // empty exactly when Trusted
+	Notes   []Reason      `json:"notes,omitempty"` // worth knowing, without weight: what was excluded, log entries after the quote
 	Scheme  attest.Scheme `json:"scheme"`
 	Time    time.Time     `json:"time"`
 	Expires time.Time     `json:"expires"`

@@ -1,0 +1,67 @@
+package appraise
+
+import "fmt"
+
+// counters compares the TPM's counters and the host's epoch with the last ones, and
+// says whether the machine has booted since. It gives false if something went back.
+func (c *check) counters() (back bool) {
+	prior := c.s.Prior
+	sameHost := prior.Host == c.host
+	why := ""
+	if c.layer == LayerVM && sameHost && c.epoch < prior.Epoch {
+		why = fmt.Sprintf("the host's count of power cycles of the vTPM went from %d back to %d", prior.Epoch, c.epoch)
+	}
+	known := prior.Counters != nil && c.quote != nil && string(prior.Counters.AK) == string(c.ak)
+	if known && why == "" {
+		why = c.wentBack(*prior.Counters)
+	}
+	switch {
+	case known:
+		c.newBoot = c.quote.ResetCount != prior.Counters.Reset || c.quote.RestartCount != prior.Counters.Restart ||
+			sameHost && c.epoch != prior.Epoch
+	case sameHost && c.layer == LayerVM:
+		c.newBoot = c.epoch != prior.Epoch || c.ima.BootID != prior.Replay.BootID
+	default:
+		c.newBoot = true
+	}
+	booted := known && c.quote.ResetCount > prior.Counters.Reset || !known && sameHost && c.epoch > prior.Epoch
+	if why == "" && !booted {
+		why = prior.Rollback
+	}
+	c.remember(why)
+	return why != ""
+}
+
+// wentBack compares clock and counters of two quotes by one key (TPM 2.0 Part 1, section 36).
+func (c *check) wentBack(old Counters) string {
+	q := c.quote
+	switch {
+	case q.ResetCount < old.Reset:
+		return fmt.Sprintf("the TPM's resetCount went from %d back to %d", old.Reset, q.ResetCount)
+	case q.ResetCount == old.Reset && q.RestartCount < old.Restart:
+		return fmt.Sprintf("the TPM's restartCount went from %d back to %d within one boot", old.Restart, q.RestartCount)
+	case q.Clock < old.Clock && (q.ResetCount == old.Reset || q.Safe):
+		return fmt.Sprintf("the TPM's clock went from %d ms back to %d ms", old.Clock, q.Clock)
+	}
+	return ""
+}
+
+// remember puts the counters into the next state, or the rollback.
+func (c *check) remember(rollback string) {
+	if rollback != "" {
+		c.rollback(rollback)
+		return
+	}
+	c.next.Rollback = ""
+	c.next.Host, c.next.Epoch = c.host, c.epoch
+	if c.quote != nil {
+		c.next.Counters = &Counters{AK: c.ak, Reset: c.quote.ResetCount, Restart: c.quote.RestartCount, Clock: c.quote.Clock}
+	}
+}
+
+func (c *check) rollback(why string) {
+	c.next = c.s.Prior
+	c.next.Rollback = why
+	c.add(Reason{Code: CodeRollback, Text: "an earlier state of the machine was brought back: " + why,
+		Hint: "A snapshot was reverted, a saved state or an old copy of the vTPM was started, or the TPM was cleared. If that was meant, make the Verifier forget the machine and enrol it again."})
+}

@@ -1,0 +1,10 @@
+package appraise
+
+// Bounds on what an appraisal keeps and reports.
+const (
+	MaxFindings = 256      // of one boot, kept in a machine's state; more are counted
+	MaxReasons  = 64       // of one Result; one more says how many were left out
+	MaxExcludes = 256      // globs counted in a machine's state
+	MaxMachine  = 16 << 20 // an encoded Machine, bytes
+	maxValues   = 3        // reference values named in one Reason
+)

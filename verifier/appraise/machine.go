@@ -1,0 +1,107 @@
+package appraise
+
+import (
+	"bytes"
+	"encoding/json"
+	"fmt"
+	"slices"
+
+	"virt-attest/attest"
+	"virt-attest/attest/measurement"
+	"virt-attest/verifier/rim"
+)
+
+// MachineVersion is the version of Machine's encoding.
+const MachineVersion = 1
+
+// Machine is what an appraisal remembers of a machine. The zero value knows nothing.
+type Machine struct {
+	Version  int               `json:"version"`
+	Host     string            `json:"host,omitempty"` // where it ran, host ID
+	Epoch    uint64            `json:"epoch,omitempty"`
+	Counters *Counters         `json:"counters,omitempty"`
+	Replay   measurement.State `json:"replay"`
+	RIMs     []string          `json:"rims,omitempty"` // reference values that Findings were made with
+	Findings []Finding         `json:"findings,omitempty"`
+	More     uint64            `json:"more,omitempty"` // findings beyond MaxFindings
+	Excluded map[string]uint64 `json:"excluded,omitempty"`
+	Rollback string            `json:"rollback,omitempty"` // why, until a later boot
+	Resync   bool              `json:"resync,omitempty"`   // the log is wanted whole
+}
+
+// Counters are what a TPM says about its boots, in its last quote.
+type Counters struct {
+	AK      attest.Name `json:"ak"`
+	Reset   uint32      `json:"reset"`
+	Restart uint32      `json:"restart"`
+	Clock   uint64      `json:"clock"`
+}
+
+// Finding is an entry of the IMA log that was not all right. It is judged by the reference
+// values of the day.
+type Finding struct {
+	Kind   FindingKind `json:"kind"`
+	Entry  uint64      `json:"entry"`
+	Path   []byte      `json:"path,omitempty"`   // as the kernel wrote it
+	Digest []byte      `json:"digest,omitempty"` // as measurement.Entry.AppendDigestKey
+	Text   string      `json:"text,omitempty"`
+}
+
+// FindingKind says what is the matter with an entry.
+type FindingKind string
+
+// The kinds of Finding.
+const (
+	FindingFile      FindingKind = "file"      // not in the reference values
+	FindingViolation FindingKind = "violation" // written while it was measured
+	FindingUnread    FindingKind = "unread"    // an entry that cannot be understood
+	FindingAggregate FindingKind = "aggregate" // boot_aggregate is wrong, missing or there again
+)
+
+// EncodeMachine gives the Machine's JSON.
+func EncodeMachine(m Machine) ([]byte, error) {
+	m.Version = MachineVersion
+	return json.Marshal(m)
+}
+
+// DecodeMachine reads what EncodeMachine wrote; nothing at all is the zero Machine.
+func DecodeMachine(b []byte) (Machine, error) {
+	var m Machine
+	if len(b) == 0 {
+		return m, nil
+	}
+	if len(b) > MaxMachine {
+		return m, fmt.Errorf("appraise: state of a machine over %d bytes", MaxMachine)
+	}
+	d := json.NewDecoder(bytes.NewReader(b))
+	d.DisallowUnknownFields()
+	if err := d.Decode(&m); err != nil {
+		return Machine{}, fmt.Errorf("appraise: state of a machine: %w", err)
+	}
+	if m.Version != MachineVersion {
+		return Machine{}, fmt.Errorf("appraise: state of a machine has version %d, this program reads %d", m.Version, MachineVersion)
+	}
+	return m, nil
+}
+
+// RIMsChanged reports whether m's findings were made with other reference values than set.
+func (m Machine) RIMsChanged(set rim.Set) bool {
+	return m.Replay.Count > 0 && !slices.Equal(m.RIMs, hashes(set))
+}
+
+// Resume says from where the machine's IMA log is wanted: after the entries proven before, or from
+// the beginning if the last proof failed or reference values have changed.
+func (m Machine) Resume(machine attest.UUID, set rim.Set) attest.Resume {
+	if m.Resync || m.RIMsChanged(set) {
+		return attest.Resume{Machine: machine}
+	}
+	return attest.Resume{Machine: machine, BootID: m.Replay.BootID, Count: m.Replay.Count}
+}
+
+func hashes(set rim.Set) []string {
+	var out []string
+	for _, h := range set.Hashes() {
+		out = append(out, h.String())
+	}
+	return out
+}
