@@ -18,7 +18,7 @@ import (
 )
 
 //go:embed boot.sh
-var bootScript string
+var bootScript []byte
 
 // boot brings the host up: TPM, root file system, container, systemd, libvirt, measurement.
 func (h *Host) boot(ctx context.Context, tree string, seen *digestCache) error {
@@ -73,6 +73,9 @@ func (h *Host) startContainer(ctx context.Context, tree string) error {
 	if tree != "" {
 		trees = []string{tree, seed}
 	}
+	if err := os.WriteFile(h.file("boot.sh"), bootScript, 0o600); err != nil {
+		return err
+	}
 	cmd := h.containerCommand(leg, groups, trees)
 	console, err := os.OpenFile(h.file("console.log"), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
@@ -98,9 +101,9 @@ func (h *Host) containerCommand(leg *os.File, groups, trees []string) *exec.Cmd 
 	var args []string
 	if systemdRuns() {
 		args = append(args, "systemd-run", "--scope", "--quiet", "--collect", "--property=Delegate=yes",
-			"--unit="+machineName(h.lab.name, h.name), "--")
+			"--description=host "+h.name+" of lab "+h.lab.name, "--unit="+machineName(h.lab.name, h.name), "--")
 	}
-	args = append(args, "unshare", "--mount", "--propagation=private", "--pid", "--fork", "--kill-child", "sh", "-c", bootScript, "boot.sh",
+	args = append(args, "unshare", "--mount", "--propagation=private", "--pid", "--fork", "--kill-child", "sh", h.file("boot.sh"),
 		"systemd-nspawn", "--quiet", "--directory="+filepath.Join(h.disk(), "root"), "--boot", "--register=no", "--keep-unit",
 		"--machine="+machineName(h.lab.name, h.name), "--hostname="+h.name, "--capability=all", "--resolv-conf=off",
 		"--timezone=off", "--link-journal=no", "--console=read-only", "--suppress-sync=yes",
