@@ -7,6 +7,7 @@
 //	POST /api/v1/hosts/{id}/approve           Approve → Host
 //	DELETE /api/v1/hosts/{id}
 //	GET  /api/v1/vms                          → []VM
+//	DELETE /api/v1/vms/{uuid}                 forgets the VM's vTPM and replay state
 //	POST /api/v1/attest                       AttestRequest → Report
 //	GET  /api/v1/reports/{id}                 → Report
 //	GET  /api/v1/reports/{id}/evidence        → Evidence (application/cbor), with whole logs
@@ -39,6 +40,13 @@ import (
 func HostID(ek []byte) string {
 	d := sha256.Sum256(ek)
 	return hex.EncodeToString(d[:16])
+}
+
+// EKSHA256 gives what an operator compares before approving a host: SHA-256 over its endorsement
+// key's public area (TPMT_PUBLIC), in hexadecimal.
+func EKSHA256(ek []byte) string {
+	d := sha256.Sum256(ek)
+	return hex.EncodeToString(d[:])
 }
 
 // Version says who answers.

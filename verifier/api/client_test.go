@@ -78,7 +78,7 @@ func TestClient_stops_at_an_answer_over_the_limit(t *testing.T) {
 }
 
 func TestClient_Challenges_refuses_what_is_no_challenge(t *testing.T) {
-	list := []attest.Challenge{{Scheme: 99}}
+	list := []attest.Challenge{{Nonce: attest.Nonce{1}, Scheme: 99}}
 	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
 		if r.URL.Query().Get("host") != "h1" || r.URL.Query().Get("wait") != "2.000" {
 			t.Errorf("query %v", r.URL.Query())
@@ -92,14 +92,16 @@ func TestClient_Challenges_refuses_what_is_no_challenge(t *testing.T) {
 	if _, err := c.Challenges(t.Context(), "h1", 2*time.Second); err == nil {
 		t.Error("a challenge with an unknown scheme was accepted")
 	}
-	list[0] = attest.Challenge{Scheme: attest.SchemeSEPA, Host: "h1"}
+	list[0] = attest.Challenge{Nonce: attest.Nonce{1}, Scheme: attest.SchemeSEPA, Host: "h1"}
 	if got, err := c.Challenges(t.Context(), "h1", 2*time.Second); err != nil || len(got) != 1 {
 		t.Errorf("%v %v", got, err)
 	}
 }
 
 func TestClient_never_follows_a_redirect(t *testing.T) {
-	c := serve(t, func(w http.ResponseWriter, r *http.Request) { http.Redirect(w, r, "http://elsewhere/", http.StatusFound) })
+	c := serve(t, func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "http://elsewhere/", http.StatusFound)
+	})
 	if _, err := c.Hosts(t.Context()); err == nil || !strings.Contains(err.Error(), "redirect") {
 		t.Errorf("got %v", err)
 	}

@@ -38,6 +38,12 @@ func (c *Client) VMs(ctx context.Context) ([]VM, error) {
 	return v, c.doJSON(ctx, request{method: http.MethodGet, path: "vms"}, nil, &v)
 }
 
+// DeleteVM forgets a VM's vTPM, replay state and results. The next attestation enrols
+// whatever vTPM the VM has then.
+func (c *Client) DeleteVM(ctx context.Context, uuid string) error {
+	return c.doJSON(ctx, request{method: http.MethodDelete, path: "vms/" + url.PathEscape(uuid)}, nil, nil)
+}
+
 // Attest challenges a host now and waits for the results. The call lasts as long as
 // r.Timeout at most, and a little more.
 func (c *Client) Attest(ctx context.Context, r AttestRequest) (*Report, error) {
