@@ -1,0 +1,198 @@
+// Package cli is the virt-attest command line, in virsh's habits: verbs on domains, tables for
+// people, --json for programs, exit codes for scripts.
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"virt-attest/internal/version"
+	"virt-attest/verifier/api"
+)
+
+// app holds what the commands share: streams, global flags and what they lead to.
+type app struct {
+	in       io.Reader
+	out, err io.Writer
+
+	configFile string
+	uri        string
+	verifier   string
+	output     string
+	json       bool
+	quiet      bool
+	verbose    bool
+	noColor    bool
+
+	conf config
+}
+
+// Run executes the command line args and returns the exit code.
+func Run(ctx context.Context, args []string, in io.Reader, out, errw io.Writer) int {
+	a := &app{in: in, out: out, err: errw}
+	cmd := a.root()
+	cmd.SetArgs(splitVerb(args))
+	cmd.SetIn(in)
+	cmd.SetOut(out)
+	cmd.SetErr(errw)
+	err := cmd.ExecuteContext(ctx)
+	if ctx.Err() != nil {
+		_, _ = fmt.Fprintln(errw, "virt-attest: interrupted")
+		return exitInterrupted
+	}
+	if err != nil && !errors.Is(err, errVerdict) {
+		_, _ = fmt.Fprintf(errw, "virt-attest: %v\n", err)
+	}
+	return exitCode(err)
+}
+
+// splitVerb lets virsh's spelling of a verb stand for ours: rim-create is rim create.
+func splitVerb(args []string) []string {
+	for i, arg := range args {
+		if strings.HasPrefix(arg, "-") {
+			continue
+		}
+		for _, noun := range []string{"rim", "host"} {
+			if verb, ok := strings.CutPrefix(arg, noun+"-"); ok {
+				return append(append(append([]string{}, args[:i]...), noun, verb), args[i+1:]...)
+			}
+		}
+		return args
+	}
+	return args
+}
+
+func (a *app) root() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:               "virt-attest",
+		Short:             "Attest virtual machines together with the host below them",
+		Long:              "virt-attest asks a Verifier whether virtual machines, and the hosts that they run on, are what\nthey should be, and prepares libvirt domains for it. See virt-attest(1).",
+		SilenceUsage:      true,
+		SilenceErrors:     true,
+		PersistentPreRunE: func(*cobra.Command, []string) error { return a.prepare() },
+		RunE: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return fail(exitUsage, "unknown command %q; see virt-attest help", args[0])
+			}
+			return cmd.Help()
+		},
+		Args: cobra.ArbitraryArgs,
+	}
+	f := cmd.PersistentFlags()
+	f.StringVar(&a.configFile, "config", "", "configuration file (default "+defaultConfig+")")
+	f.StringVarP(&a.uri, "connect", "c", "", "libvirt URI (default "+defaultURI+")")
+	f.StringVarP(&a.verifier, "verifier", "V", "", "the Verifier: unix:///PATH or https://HOST[:PORT] (default "+defaultVerifier+")")
+	f.StringVarP(&a.output, "output", "o", "table", "output format: table or json")
+	f.BoolVar(&a.json, "json", false, "same as -o json")
+	f.BoolVarP(&a.quiet, "quiet", "q", false, "only results, no remarks")
+	f.BoolVarP(&a.verbose, "verbose", "v", false, "tell the protocol's steps as they happen")
+	f.BoolVar(&a.noColor, "no-color", false, "never colour the output")
+	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fail(exitUsage, "%v", err) })
+	cmd.AddCommand(a.attestCmd(), a.listCmd(), a.infoCmd(), a.logCmd(), a.pcrsCmd(), a.enableCmd(), a.disableCmd(),
+		a.rimCmd(), a.hostCmd(), a.verifyCmd(), a.versionCmd())
+	return cmd
+}
+
+func (a *app) prepare() error {
+	if a.json {
+		a.output = "json"
+	}
+	if a.output != "table" && a.output != "json" {
+		return fail(exitUsage, "unknown output format %q (table, json)", a.output)
+	}
+	conf, err := loadConfig(a.configFile)
+	if err != nil {
+		return err
+	}
+	if a.uri != "" {
+		conf.Libvirt.URI = a.uri
+	}
+	if a.verifier != "" {
+		conf.Verifier.URL = a.verifier
+	}
+	a.conf = conf
+	return nil
+}
+
+// remark tells something on the side, on standard error.
+func (a *app) remark(format string, args ...any) {
+	if !a.quiet {
+		_, _ = fmt.Fprintf(a.err, format+"\n", args...)
+	}
+}
+
+// step tells a protocol step, with -v.
+func (a *app) step(format string, args ...any) {
+	if a.verbose {
+		_, _ = fmt.Fprintf(a.err, "  · "+format+"\n", args...)
+	}
+}
+
+func (a *app) versionCmd() *cobra.Command {
+	return &cobra.Command{
+		Use: "version", Short: "Show the version of this program and of the Verifier", Args: noArgs,
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			v := map[string]string{"virt-attest": version.Version}
+			if cl, err := a.conf.client(); err == nil {
+				if sv, err := cl.Version(cmd.Context()); err == nil {
+					v["verifier"] = sv.Version
+				}
+			}
+			if a.output == "json" {
+				return a.printJSON(v)
+			}
+			a.printf("virt-attest %s\n", v["virt-attest"])
+			if v["verifier"] != "" {
+				a.printf("verifier    %s\n", v["verifier"])
+			}
+			return nil
+		},
+	}
+}
+
+// asked turns the Verifier's refusal into an exit code.
+func asked(err error) error {
+	var p *api.Problem
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &p) && p.Status == 404:
+		return fail(exitWrongState, "%s", p.Detail)
+	case errors.As(err, &p) && p.Status < 500:
+		return fail(exitUsage, "%s", p.Detail)
+	case errors.As(err, &p):
+		return fail(exitBug, "the Verifier reports a fault of its own: %s", p.Detail)
+	default:
+		return fail(exitWrongState, "cannot ask the Verifier: %v\nIs virt-attest-verifierd running, and is its address right (-V or %s)?", err, defaultConfig)
+	}
+}
+
+func noArgs(_ *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return fail(exitUsage, "unexpected argument %q", args[0])
+	}
+	return nil
+}
+
+func exactArgs(n int, what string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) != n {
+			return fail(exitUsage, "%s expected", what)
+		}
+		return nil
+	}
+}
+
+func minArgs(n int, what string) cobra.PositionalArgs {
+	return func(_ *cobra.Command, args []string) error {
+		if len(args) < n {
+			return fail(exitUsage, "%s expected", what)
+		}
+		return nil
+	}
+}
