@@ -1,0 +1,182 @@
+package domainxml
+
+import (
+	"encoding/xml"
+	"errors"
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+)
+
+// element is a remembered element with its place in the text.
+type element struct {
+	name       xml.Name
+	attr       []xml.Attr
+	start, end int // of the element with its tags
+	open, shut int // of what is between the tags; equal to end where it is <empty/>
+	text       string
+	children   []*element
+}
+
+// get gives an attribute without a namespace.
+func (e *element) get(name string) string {
+	if e == nil {
+		return ""
+	}
+	for _, a := range e.attr {
+		if a.Name.Space == "" && a.Name.Local == name {
+			return a.Value
+		}
+	}
+	return ""
+}
+
+// all gives the children of that name without a namespace.
+func (e *element) all(name string) []*element {
+	if e == nil {
+		return nil
+	}
+	var out []*element
+	for _, c := range e.children {
+		if c.name == (xml.Name{Local: name}) {
+			out = append(out, c)
+		}
+	}
+	return out
+}
+
+// one gives the first child of that name, or nil.
+func (e *element) one(name string) *element {
+	if all := e.all(name); len(all) > 0 {
+		return all[0]
+	}
+	return nil
+}
+
+// empty says whether the element is written <like-this/>.
+func (e *element) empty() bool { return e.open == e.end }
+
+// ErrXML wraps every error about a text that is not a domain's XML as libvirt writes it.
+var ErrXML = errors.New("not a domain's XML")
+
+// ErrTooLarge says that a document is over MaxXML or full of devices beyond all reason.
+var ErrTooLarge = fmt.Errorf("%w: too large", ErrXML)
+
+// scanner reads tokens and remembers the few elements that matter; memory does not grow with the rest.
+type scanner struct {
+	dec   *xml.Decoder
+	count int
+}
+
+// scan reads a document up to the end of its root element.
+func scan(r io.Reader) (*element, error) {
+	limited := &io.LimitedReader{R: r, N: MaxXML + 1}
+	s := scanner{dec: xml.NewDecoder(limited)}
+	root, err := s.root()
+	if limited.N == 0 {
+		return nil, ErrTooLarge
+	}
+	if err != nil && !errors.Is(err, ErrXML) {
+		err = fmt.Errorf("%w: %v", ErrXML, err)
+	}
+	return root, err
+}
+
+func (s *scanner) root() (*element, error) {
+	for {
+		at := s.offset()
+		tok, err := s.dec.Token()
+		if err != nil {
+			return nil, err
+		}
+		switch t := tok.(type) {
+		case xml.Directive:
+			return nil, fmt.Errorf("%w: it has a document type declaration", ErrXML)
+		case xml.StartElement:
+			if t.Name != (xml.Name{Local: "domain"}) {
+				return nil, fmt.Errorf("%w: the root element is <%.32s>", ErrXML, t.Name.Local)
+			}
+			return s.element(t, at, nil)
+		}
+	}
+}
+
+func (s *scanner) offset() int { return int(s.dec.InputOffset()) }
+
+// element reads an element whose start tag t began at the offset; path names its ancestors.
+func (s *scanner) element(t xml.StartElement, at int, path []string) (*element, error) {
+	if s.count++; s.count > maxElements {
+		return nil, ErrTooLarge
+	}
+	e := &element{name: t.Name, attr: slices.Clone(t.Attr), start: at, open: s.offset()}
+	path = append(path, t.Name.Local)
+	for {
+		at := s.offset()
+		tok, err := s.dec.Token()
+		if err != nil {
+			return nil, err
+		}
+		switch t := tok.(type) {
+		case xml.Directive:
+			return nil, fmt.Errorf("%w: it has a document type declaration", ErrXML)
+		case xml.CharData:
+			if room := maxText - len(e.text); room > 0 && slices.Contains(texts, strings.Join(path, "/")) {
+				e.text += string(t[:min(len(t), room)])
+			}
+		case xml.StartElement:
+			if err := s.child(e, t, at, path); err != nil {
+				return nil, err
+			}
+		case xml.EndElement:
+			e.shut, e.end = at, s.offset()
+			return e, nil
+		}
+	}
+}
+
+func (s *scanner) child(e *element, t xml.StartElement, at int, path []string) error {
+	switch kept, deep := remembered(t.Name, path); {
+	case kept && deep:
+		c, err := s.element(t, at, path)
+		if err != nil {
+			return err
+		}
+		e.children = append(e.children, c)
+	case kept:
+		if s.count++; s.count > maxElements {
+			return ErrTooLarge
+		}
+		c := &element{name: t.Name, attr: slices.Clone(t.Attr), start: at, open: s.offset()}
+		if err := s.dec.Skip(); err != nil {
+			return err
+		}
+		c.shut, c.end = c.open, s.offset()
+		e.children = append(e.children, c)
+	default:
+		return s.dec.Skip()
+	}
+	return nil
+}
+
+// texts are the elements whose text is wanted.
+var texts = []string{"domain/uuid", "domain/name", "domain/os/type"}
+
+// remembered says whether an element below path is kept, and whether with what is in it.
+func remembered(name xml.Name, path []string) (kept, deep bool) {
+	switch len(path) {
+	case 1:
+		return name.Space == "" && slices.Contains([]string{"uuid", "name", "os", "metadata", "devices"}, name.Local), true
+	case 2:
+		switch path[1] {
+		case "metadata":
+			return true, name.Space == Namespace
+		case "os":
+			return name == xml.Name{Local: "type"}, true
+		case "devices":
+			return name.Space == "" && slices.Contains([]string{"tpm", "channel", "console", "controller"}, name.Local), true
+		}
+		return false, false
+	}
+	return len(path) < maxDepth, true
+}
