@@ -1,0 +1,223 @@
+// Package evidence gets one VM's part of an answer: what its sidecar, its guest agent and the
+// hypervisor store have to say to one challenge.
+//
+// It is made in two parts. Binding holds everything that the host's quote will vouch for. Logs adds
+// what explains it; in SEPA that is not under the host's quote, so it is fetched while the pTPM works.
+//
+// A VM that cannot answer gets a status and a reason, never an error: it stands in the answer all
+// the same. Everything that comes from a guest is bounded here, and nothing of it is believed.
+package evidence
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"time"
+
+	"virt-attest/attest"
+	"virt-attest/attest/quote"
+	"virt-attest/internal/sidecarproto"
+	"virt-attest/verifier/host/domains"
+	"virt-attest/verifier/host/sidecars"
+)
+
+// Sidecar is a connection to a VM's sidecar (sidecars.Conn).
+type Sidecar interface {
+	Info(context.Context) (*sidecarproto.Info, error)
+	EK(context.Context) (*sidecarproto.EK, error)
+	PCRs(context.Context) (*sidecarproto.PCRs, error)
+	Expect(ctx context.Context, extra []byte, keep time.Duration) error
+	Agent(ctx context.Context, op uint8, in, out any) error
+	Close()
+}
+
+// Collector asks VMs. It is safe for concurrent use.
+type Collector struct {
+	Dial    func(context.Context, attest.UUID) (Sidecar, error)
+	Store   Store
+	PCRs    []attest.PCRSelection // that a vTPM quotes
+	Timeout time.Duration         // for Binding, and for each piece of a log
+	Log     *slog.Logger
+
+	mu    sync.Mutex
+	known map[attest.UUID]identity
+	swtpm string
+}
+
+// identity is what does not change while a vTPM stays powered on.
+type identity struct {
+	epoch      uint64
+	ek, ekCert []byte
+	ekName     attest.Name
+	ak         []byte // as the agent gave it; nil: not asked yet
+	agent      attest.AgentInfo
+	agentAt    time.Time
+}
+
+// Answer is a VM's part of an Evidence in the making.
+type Answer struct {
+	VM attest.VMEvidence
+
+	c      *Collector
+	ch     *attest.Challenge
+	conn   Sidecar
+	id     identity
+	logMax int
+	silent bool // the agent has failed to answer
+}
+
+// Binding gets what the host's quote will vouch for, within the collector's timeout. logMax bounds the
+// logs that are taken from this VM, in bytes. Logs must be called afterwards.
+func (c *Collector) Binding(ctx context.Context, ch *attest.Challenge, d domains.Domain, logMax int) *Answer {
+	a := &Answer{c: c, ch: ch, logMax: logMax, VM: attest.VMEvidence{UUID: d.UUID, Name: attest.Clean(d.Name), Status: attest.VMQuoted}}
+	if !d.Sidecar {
+		why := "its sidecar is not running"
+		if !d.OptedIn {
+			why = "it has no vTPM of virt-attest (see virt-attest enable)"
+		}
+		a.fail(attest.VMNoTPM, errors.New(why))
+		return a
+	}
+	a.bind(ctx)
+	if err := a.VM.Check(); err != nil { // one VM's excess must not spoil the answer about the others
+		a.VM = attest.VMEvidence{UUID: d.UUID, Name: attest.Clean(d.Name), Epoch: a.VM.Epoch, EK: a.VM.EK, EKCert: a.VM.EKCert, EKName: a.VM.EKName}
+		a.fail(attest.VMNoAnswer, err)
+	}
+	return a
+}
+
+// NotRunning is the answer about a VM that was asked for and does not run here.
+func (c *Collector) NotRunning(id attest.UUID) *Answer {
+	return &Answer{c: c, VM: attest.VMEvidence{UUID: id, Status: attest.VMNotRunning, Problem: "it does not run on this host"}}
+}
+
+func (a *Answer) bind(ctx context.Context) {
+	short, cancel := context.WithTimeout(ctx, a.c.Timeout)
+	defer cancel()
+	if err := a.connect(short); err != nil {
+		a.fail(attest.VMNoTPM, err)
+		return
+	}
+	if a.ch.Scheme != attest.SchemeHYPA {
+		a.sepa(short)
+		return
+	}
+	if a.hypa(short); a.VM.Status == attest.VMQuoted {
+		a.imaLog(ctx)
+	}
+}
+
+// Logs adds the logs that the host's quote does not vouch for and ends the connection.
+func (a *Answer) Logs(ctx context.Context) {
+	if a.conn == nil {
+		return
+	}
+	if a.ch.Scheme != attest.SchemeHYPA && a.VM.Status == attest.VMQuoted {
+		a.imaLog(ctx)
+	}
+	if a.ch.BootLogs && a.VM.Status == attest.VMQuoted {
+		a.bootLog(ctx)
+	}
+	a.about(ctx)
+	a.conn.Close()
+	a.conn = nil
+	a.c.remember(a.VM.UUID, a.id)
+	if err := a.VM.Check(); err != nil { // none of these is under the host's quote
+		a.VM.BootLog, a.VM.Agent = nil, attest.AgentInfo{}
+		if a.ch.Scheme != attest.SchemeHYPA {
+			a.VM.IMA = attest.LogSegment{}
+		}
+		a.problem(err)
+	}
+}
+
+// fail notes why the VM has no better status. The first reason stays.
+func (a *Answer) fail(s attest.VMStatus, err error) {
+	a.VM.Status = s
+	a.problem(err)
+	if a.c.Log != nil {
+		a.c.Log.Info("VM cannot answer", "vm", a.VM.UUID, "status", s, "error", err)
+	}
+}
+
+func (a *Answer) problem(err error) {
+	text := err.Error()
+	if errors.Is(err, context.DeadlineExceeded) {
+		text = fmt.Sprintf("no answer within %v: %s", a.c.Timeout, text)
+	}
+	if a.VM.Problem == "" {
+		a.VM.Problem = attest.Clean(text)
+	}
+}
+
+func (a *Answer) step(text string, args ...any) {
+	a.c.Log.Debug(text, append([]any{"vm", a.VM.UUID}, args...)...)
+}
+
+// connect finds the sidecar and the vTPM behind it with its endorsement key.
+func (a *Answer) connect(ctx context.Context) (err error) {
+	if a.conn, err = a.c.Dial(ctx, a.VM.UUID); err != nil {
+		return err
+	}
+	info, err := a.conn.Info(ctx)
+	if err != nil {
+		return err
+	}
+	a.c.noteSWTPM(info.SWTPM)
+	a.VM.Epoch = info.Epoch
+	if info.VTPM != sidecarproto.VTPMRunning && info.VTPM != sidecarproto.VTPMDown {
+		return fmt.Errorf("its vTPM is not running (%s)", attest.Clean(string(info.VTPM)))
+	}
+	if a.id = a.c.recall(a.VM.UUID); a.id.epoch != info.Epoch || a.id.ek == nil {
+		if err := a.readEK(ctx, info.Epoch); err != nil {
+			return err
+		}
+	}
+	a.VM.EK, a.VM.EKCert, a.VM.EKName = a.id.ek, a.id.ekCert, a.id.ekName
+	return nil
+}
+
+func (a *Answer) readEK(ctx context.Context, epoch uint64) error {
+	ek, err := a.conn.EK(ctx)
+	if err != nil {
+		return err
+	}
+	name, err := quote.NameOf(ek.Public)
+	if err != nil {
+		return fmt.Errorf("%w: its vTPM's endorsement key: %w", sidecars.ErrNoSidecar, err)
+	}
+	a.id = identity{epoch: epoch, ek: ek.Public, ekCert: ek.Cert, ekName: name}
+	return nil
+}
+
+func (c *Collector) recall(id attest.UUID) identity {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.known[id]
+}
+
+func (c *Collector) remember(id attest.UUID, v identity) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.known == nil || len(c.known) > 2*attest.MaxVMs { // UUIDs of VMs that are long gone
+		c.known = make(map[attest.UUID]identity)
+	}
+	if v.ek != nil {
+		c.known[id] = v
+	}
+}
+
+func (c *Collector) noteSWTPM(v string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.swtpm = attest.Clean(v)
+}
+
+// SWTPM is the version of swtpm that a sidecar last reported, empty if none did.
+func (c *Collector) SWTPM() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.swtpm
+}
