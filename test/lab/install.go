@@ -80,7 +80,7 @@ func (l *Lab) hostsFile() []byte {
 func (h *Host) installed() ([]seedFile, error) {
 	const pkiDir = "etc/pki/virt-attest/"
 	hostCert, hostKey, err1 := h.lab.pki.names.issue(h.name, x509.ExtKeyUsageClientAuth, nil)
-	opCert, opKey, err2 := h.lab.pki.names.issue("operator", x509.ExtKeyUsageClientAuth, nil)
+	opCert, opKey, err2 := h.lab.pki.names.issue(operator, x509.ExtKeyUsageClientAuth, nil)
 	if err := errors.Join(err1, err2); err != nil {
 		return nil, err
 	}
@@ -100,9 +100,12 @@ func (h *Host) installed() ([]seedFile, error) {
 	return append(files,
 		seedFile{pkiDir + "servercert.pem", cert, 0o644},
 		seedFile{pkiDir + "private/serverkey.pem", key, 0o600},
-		seedFile{"etc/pki/virt-attest/tpm-maker.pem", pemCert(h.lab.pki.maker.cert.Raw), 0o644},
+		seedFile{"etc/virt-attest/ek-issuers.d/lab.pem", pemCert(h.lab.pki.maker.cert.Raw), 0o644},
 		seedFile{"etc/virt-attest/verifier.toml", h.verifierConfig(), 0o644}), err
 }
+
+// operator is the common name that the Verifier takes for an operator's.
+const operator = "operator"
 
 func (h *Host) verifierURL() string {
 	return fmt.Sprintf("https://%s:%d", h.lab.verifierHost().name, verifierPort)
@@ -136,7 +139,12 @@ key = "/etc/pki/virt-attest/private/operatorkey.pem"
 }
 
 func (h *Host) verifierConfig() []byte {
-	return fmt.Appendf(nil, ``)
+	return fmt.Appendf(nil, `[listen]
+tls = ":%d"
+
+[operators]
+names = [%q]
+`, verifierPort, operator)
 }
 
 // units lists the daemons of this host.

@@ -14,6 +14,7 @@ import (
 
 	"virt-attest/attest"
 	"virt-attest/attest/measurement"
+	"virt-attest/attest/measurement/eventlog"
 	"virt-attest/internal/ptpm"
 	"virt-attest/internal/tpmkeys"
 	"virt-attest/test/lab"
@@ -90,6 +91,7 @@ func Test_a_lab_is_a_network_of_KVM_hosts_with_their_own_TPMs(t *testing.T) {
 	})
 	t.Run("the TPM's certificate is its maker's", func(t *testing.T) { checkEKCert(t, l, one) })
 	t.Run("what a host measured explains its TPM", func(t *testing.T) { checkMeasured(t, one) })
+	t.Run("the boot log explains the other PCRs", func(t *testing.T) { checkBootLog(t, one) })
 	t.Run("files go in and out as they are", func(t *testing.T) { checkFiles(t, one) })
 	t.Run("codes and faults of commands come back", func(t *testing.T) { checkCodes(t, l) })
 	t.Run("a second lab of the same name is refused", func(t *testing.T) {
@@ -165,18 +167,45 @@ func replay(t *testing.T, h *lab.Host, from measurement.State) *measurement.Proo
 		}
 		rest = rest[n:]
 	}
-	tpm := ptpm.Socket(filepath.Join("/run/virt-attest-lab/go-hosts", h.Name(), "ptpm/ptpm.sock"))
-	defer tpm.Close()
-	quoted, err := tpmkeys.ReadPCRs(tpm, []attest.PCRSelection{{Alg: attest.SHA1, PCRs: []uint8{10}}, {Alg: attest.SHA256, PCRs: []uint8{10}}})
-	if err != nil {
-		t.Fatal(err)
-	}
 	seg := attest.LogSegment{BootID: "this", TemplateHash: attest.SHA1, Count: entries, Data: list}
-	proof, err := measurement.Replay(seg, from, quoted, measurement.Options{CheckDigests: true})
+	proof, err := measurement.Replay(seg, from, pcrs(t, h), measurement.Options{CheckDigests: true})
 	if err != nil {
 		t.Fatal(err)
 	}
 	return proof
+}
+
+func pcrs(t *testing.T, h *lab.Host) []attest.PCRBank {
+	t.Helper()
+	tpm := ptpm.Socket(filepath.Join("/run/virt-attest-lab/go-hosts", h.Name(), "ptpm/ptpm.sock"))
+	defer tpm.Close()
+	all := []uint8{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10}
+	banks, err := tpmkeys.ReadPCRs(tpm, []attest.PCRSelection{{Alg: attest.SHA1, PCRs: all}, {Alg: attest.SHA256, PCRs: all}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return banks
+}
+
+func checkBootLog(t *testing.T, h *lab.Host) {
+	b, err := h.ReadFile(lab.LogDir + "/bootlog")
+	if err != nil {
+		t.Fatal(err)
+	}
+	log, err := eventlog.Parse(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, m := range log.Replay(pcrs(t, h)) {
+		t.Errorf("not explained: %+v", m)
+	}
+	for _, a := range log.Anomalies() {
+		t.Errorf("not as firmware writes it: %+v", a)
+	}
+	list, err := h.ReadFile(lab.LogDir + "/ima")
+	if err != nil || !bytes.Contains(list[:128], measurement.BootAggregate(pcrs(t, h), attest.SHA256)) {
+		t.Errorf("boot_aggregate is not that of the PCRs (%v)", err)
+	}
 }
 
 func checkFiles(t *testing.T, h *lab.Host) {

@@ -12,7 +12,7 @@ const (
 	stopTimeout    = 10 * time.Second // the death of a killed container
 	pollEvery      = 20 * time.Millisecond
 
-	verifierPort = 16513 // as in the units and docs
+	verifierPort = 16515 // TCP
 
 	maxTPMFrame  = 4096    // a TPM command or response, bytes
 	maxMeasured  = 4096    // files of one host
