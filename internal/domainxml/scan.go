@@ -136,47 +136,35 @@ func (s *scanner) element(t xml.StartElement, at int, path []string) (*element, 
 }
 
 func (s *scanner) child(e *element, t xml.StartElement, at int, path []string) error {
-	switch kept, deep := remembered(t.Name, path); {
-	case kept && deep:
-		c, err := s.element(t, at, path)
-		if err != nil {
-			return err
-		}
-		e.children = append(e.children, c)
-	case kept:
-		if s.count++; s.count > maxElements {
-			return ErrTooLarge
-		}
-		c := &element{name: t.Name, attr: slices.Clone(t.Attr), start: at, open: s.offset()}
-		if err := s.dec.Skip(); err != nil {
-			return err
-		}
-		c.shut, c.end = c.open, s.offset()
-		e.children = append(e.children, c)
-	default:
+	if !remembered(t.Name, path) {
 		return s.dec.Skip()
 	}
-	return nil
+	c, err := s.element(t, at, path)
+	if err == nil {
+		e.children = append(e.children, c)
+	}
+	return err
 }
 
 // texts are the elements whose text is wanted.
-var texts = []string{"domain/uuid", "domain/name", "domain/os/type"}
+var texts = []string{"domain/uuid"}
 
-// remembered says whether an element below path is kept, and whether with what is in it.
-func remembered(name xml.Name, path []string) (kept, deep bool) {
+// remembered says whether an element below path is kept.
+func remembered(name xml.Name, path []string) bool {
+	plain := name.Space == ""
 	switch len(path) {
 	case 1:
-		return name.Space == "" && slices.Contains([]string{"uuid", "name", "os", "metadata", "devices"}, name.Local), true
+		return plain && slices.Contains([]string{"uuid", "os", "metadata", "devices"}, name.Local)
 	case 2:
 		switch path[1] {
 		case "metadata":
-			return true, name.Space == Namespace
+			return name.Space == Namespace
 		case "os":
-			return name == xml.Name{Local: "type"}, true
+			return plain && name.Local == "type"
 		case "devices":
-			return name.Space == "" && slices.Contains([]string{"tpm", "channel", "console", "controller"}, name.Local), true
+			return plain && slices.Contains([]string{"tpm", "channel", "console", "controller"}, name.Local)
 		}
-		return false, false
+		return false
 	}
-	return len(path) < maxDepth, true
+	return len(path) < maxDepth
 }

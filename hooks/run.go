@@ -1,0 +1,126 @@
+package hooks
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"strings"
+	"time"
+
+	"virt-attest/attest"
+)
+
+// SidecarUnit names the systemd unit of a VM's sidecar.
+func SidecarUnit(uuid attest.UUID) string { return "virt-attest-sidecar@" + uuid.String() + ".service" }
+
+// SWTPMUnit names the systemd unit of a VM's swtpm. The sidecar's unit starts it (Wants=).
+func SWTPMUnit(uuid attest.UUID) string { return "virt-attest-swtpm@" + uuid.String() + ".service" }
+
+// Units starts and stops systemd units. Both methods return when the job is over or ctx is.
+type Units interface {
+	Start(ctx context.Context, unit string) error
+	Stop(ctx context.Context, units ...string) error
+}
+
+// Hook is one call of the hook.
+type Hook struct {
+	Args   []string // with the program's name at 0
+	EUID   int
+	Stdin  io.Reader // the domain's XML
+	Stderr io.Writer // libvirt shows it to the user where the hook fails, and drops it otherwise
+	Units  Units
+
+	prepareDeadline, releaseDeadline time.Duration // tests only; 0: the constants
+}
+
+// Run does what Decide says and gives the exit status. It returns within the deadline in any
+// case: where something below does not heed the context its goroutine is left behind, and ends
+// with the process.
+func (h *Hook) Run(ctx context.Context) int {
+	ctx, cancel := context.WithTimeout(ctx, h.deadline())
+	defer cancel()
+	done := make(chan error, 1)
+	go func() { done <- h.act(ctx) }()
+	var err error
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+		select {
+		case err = <-done: // it knows better than the clock what it waited for
+		case <-time.After(grace):
+			err = fmt.Errorf("no answer within %v", h.deadline())
+		}
+	}
+	if err == nil {
+		return 0
+	}
+	h.complain(err)
+	if h.operation() == "prepare" {
+		return 1
+	}
+	return 0
+}
+
+// grace is the time that an operation has to notice that its context is over.
+const grace = 200 * time.Millisecond
+
+func (h *Hook) act(ctx context.Context) error {
+	a, err := Decide(h.Args, h.EUID, h.Stdin)
+	if err != nil {
+		return err
+	}
+	switch a.Verb {
+	case Start:
+		if err := h.Units.Start(ctx, SidecarUnit(a.UUID)); err != nil {
+			return &startError{a.UUID, err}
+		}
+	case Stop:
+		return h.Units.Stop(ctx, SidecarUnit(a.UUID), SWTPMUnit(a.UUID))
+	}
+	return nil
+}
+
+func (h *Hook) operation() string {
+	if len(h.Args) < 3 {
+		return ""
+	}
+	return h.Args[2]
+}
+
+func (h *Hook) deadline() time.Duration {
+	choose := func(d, def time.Duration) time.Duration {
+		if d != 0 {
+			return d
+		}
+		return def
+	}
+	if h.operation() == "prepare" {
+		return choose(h.prepareDeadline, prepareDeadline)
+	}
+	return choose(h.releaseDeadline, releaseDeadline)
+}
+
+// complain writes an error for the user of virsh. The domain's name is another's text: quoted, cut.
+func (h *Hook) complain(err error) {
+	name := ""
+	if len(h.Args) > 1 {
+		name = h.Args[1]
+	}
+	if len(name) > maxName {
+		name = name[:maxName] + "…"
+	}
+	_, _ = fmt.Fprintf(h.Stderr, "virt-attest: domain %q: %v\n", strings.ToValidUTF8(name, "?"), err)
+}
+
+// startError is a sidecar that did not start, with where to look.
+type startError struct {
+	uuid attest.UUID
+	err  error
+}
+
+func (e *startError) Error() string {
+	return fmt.Sprintf("its vTPM did not start: %v. To find out why: systemctl status '%s' '%s'; journalctl -b -u 'virt-attest-*@%s'",
+		e.err, SidecarUnit(e.uuid), SWTPMUnit(e.uuid), e.uuid)
+}
+
+func (e *startError) Unwrap() error { return e.err }
