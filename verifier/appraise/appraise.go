@@ -12,9 +12,9 @@ import (
 // Appraise judges the host and every VM of in.Linked. It never fails: what goes wrong is in
 // the Results.
 func Appraise(in Input) Output {
-	out := Output{Host: appraiseHost(&in)}
+	out := Output{Host: guarded(&in, attest.UUID{}, in.Host, func() Outcome { return appraiseHost(&in) })}
 	for _, vm := range in.Linked.VMs {
-		out.VMs = append(out.VMs, appraiseVM(&in, vm, out.Host.Result))
+		out.VMs = append(out.VMs, guarded(&in, vm.UUID, in.VMs[vm.UUID], func() Outcome { return appraiseVM(&in, vm, out.Host.Result) }))
 	}
 	return out
 }
@@ -27,7 +27,7 @@ func appraiseHost(in *Input) Outcome {
 		return c.outcome(in, attest.UUID{})
 	}
 	c.ak, c.quote, c.banks, c.ima, c.bootLog = h.AK, h.Quote, h.Quote.Banks, ev.IMA, ev.BootLog
-	c.guard()
+	c.run()
 	return c.outcome(in, attest.UUID{})
 }
 
@@ -43,7 +43,7 @@ func appraiseVM(in *Input, vm link.VMLink, host Result) Outcome {
 		return c.outcome(in, vm.UUID).describe(vm, ev)
 	}
 	c.ak, c.quote, c.banks, c.ima, c.bootLog = vm.AKName, vm.Quote, vm.Banks, ev.IMA, ev.BootLog
-	c.guard()
+	c.run()
 	return c.outcome(in, vm.UUID).describe(vm, ev)
 }
 

@@ -35,23 +35,25 @@ func newCheck(in *Input, layer Layer, s Subject) *check {
 	return c
 }
 
-// guard runs the checks and turns a panic into ERROR: no fault of ours leaves a machine as
+// guarded runs an appraisal and turns a panic into ERROR: no fault of ours leaves a machine as
 // trusted as it was before.
-func (c *check) guard() {
+func guarded(in *Input, id attest.UUID, s Subject, appraisal func() Outcome) (out Outcome) {
 	defer func() {
 		if p := recover(); p != nil {
-			c.next = c.s.Prior
+			c := &check{s: Subject{Name: s.Name, Policy: s.Policy}, host: in.Evidence.Host.ID, next: s.Prior}
 			c.add(Reason{Code: CodeInternal, Layer: LayerVerifier, Text: fmt.Sprintf("the Verifier failed while it appraised this machine: %v", p),
 				Hint: "This says nothing about the machine. Please report it with the saved evidence."})
+			out = c.outcome(in, id)
 		}
 	}()
-	c.run()
-	if c.frozen {
-		c.next = c.s.Prior
-	}
+	return appraisal()
 }
 
+// run makes all checks whose values are proven.
 func (c *check) run() {
+	if c.frozen {
+		defer func() { c.next = c.s.Prior }()
+	}
 	back := c.counters()
 	if len(c.s.RIMs) == 0 {
 		c.add(Reason{Code: CodeNoReference, Text: "no reference values are assigned to this machine",

@@ -24,12 +24,19 @@ func (c *check) counters() (back bool) {
 	default:
 		c.newBoot = true
 	}
-	booted := known && c.quote.ResetCount > prior.Counters.Reset || !known && sameHost && c.epoch > prior.Epoch
-	if why == "" && !booted {
-		why = prior.Rollback
+	if why == "" && prior.Setback != nil && !c.bootedAfter(*prior.Setback, known) {
+		why = prior.Setback.Why
 	}
 	c.remember(why)
 	return why != ""
+}
+
+// bootedAfter reports whether a boot has followed a setback and everything before it.
+func (c *check) bootedAfter(s Setback, known bool) bool {
+	if known {
+		return c.quote.ResetCount > s.Reset
+	}
+	return c.s.Prior.Host == c.host && c.quote == nil && c.epoch > s.Epoch
 }
 
 // wentBack compares clock and counters of two quotes by one key (TPM 2.0 Part 1, section 36).
@@ -52,7 +59,7 @@ func (c *check) remember(rollback string) {
 		c.rollback(rollback)
 		return
 	}
-	c.next.Rollback = ""
+	c.next.Setback = nil
 	c.next.Host, c.next.Epoch = c.host, c.epoch
 	if c.quote != nil {
 		c.next.Counters = &Counters{AK: c.ak, Reset: c.quote.ResetCount, Restart: c.quote.RestartCount, Clock: c.quote.Clock}
@@ -61,7 +68,17 @@ func (c *check) remember(rollback string) {
 
 func (c *check) rollback(why string) {
 	c.next = c.s.Prior
-	c.next.Rollback = why
+	s := Setback{Why: why, Epoch: max(c.epoch, c.next.Epoch)}
+	if c.next.Setback != nil {
+		s.Reset, s.Epoch = c.next.Setback.Reset, max(s.Epoch, c.next.Setback.Epoch)
+	}
+	if c.next.Counters != nil {
+		s.Reset = max(s.Reset, c.next.Counters.Reset)
+	}
+	if c.quote != nil {
+		s.Reset = max(s.Reset, c.quote.ResetCount)
+	}
+	c.next.Setback = &s
 	c.add(Reason{Code: CodeRollback, Text: "an earlier state of the machine was brought back: " + why,
 		Hint: "A snapshot was reverted, a saved state or an old copy of the vTPM was started, or the TPM was cleared. If that was meant, make the Verifier forget the machine and enrol it again."})
 }

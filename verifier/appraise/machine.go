@@ -25,8 +25,8 @@ type Machine struct {
 	Findings []Finding         `json:"findings,omitempty"`
 	More     uint64            `json:"more,omitempty"` // findings beyond MaxFindings
 	Excluded map[string]uint64 `json:"excluded,omitempty"`
-	Rollback string            `json:"rollback,omitempty"` // why, until a later boot
-	Resync   bool              `json:"resync,omitempty"`   // the log is wanted whole
+	Setback  *Setback          `json:"setback,omitempty"` // an earlier state was brought back, until a later boot
+	Resync   bool              `json:"resync,omitempty"`  // the log is wanted whole
 }
 
 // Counters are what a TPM says about its boots, in its last quote.
@@ -35,6 +35,13 @@ type Counters struct {
 	Reset   uint32      `json:"reset"`
 	Restart uint32      `json:"restart"`
 	Clock   uint64      `json:"clock"`
+}
+
+// Setback is a rollback that was noticed.
+type Setback struct {
+	Why   string `json:"why"`
+	Reset uint32 `json:"reset"` // the highest resetCount, and epoch, that were seen until then
+	Epoch uint64 `json:"epoch"`
 }
 
 // Finding is an entry of the IMA log that was not all right. It is judged by the reference
