@@ -1,0 +1,67 @@
+// Command demo shows virt-attest at work on real hosts, VMs and TPMs: `make demo`.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"virt-attest/test/lab"
+	"virt-attest/test/scenario"
+)
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	err := demo(ctx)
+	stop()
+	switch {
+	case errors.Is(err, errCannot):
+		fmt.Fprintf(os.Stderr, "demo: %v\n", err)
+		os.Exit(2)
+	case err != nil:
+		fmt.Fprintf(os.Stderr, "\ndemo: FAILED: %v\n", err)
+		os.Exit(1)
+	}
+}
+
+// errCannot says that this machine cannot run the demonstration.
+var errCannot = errors.New("this machine cannot run the demonstration")
+
+func demo(ctx context.Context) (err error) {
+	if err := lab.Require(); err != nil {
+		return fmt.Errorf("%w: %w", errCannot, err)
+	}
+	repo, err := os.Getwd()
+	if err != nil {
+		return err
+	}
+	start := time.Now()
+	tell := scenario.Plain{W: os.Stdout}
+	tell.Title("A good host, an attacker's host and a Verifier come up")
+	log := slog.New(slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{ReplaceAttr: brief}))
+	w, err := scenario.New(ctx, scenario.Options{Name: "demo", Repo: repo, Tell: tell, Log: log})
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, w.Close()) }()
+	for _, s := range scenario.Steps() {
+		if err := s.Do(ctx, w); err != nil {
+			return fmt.Errorf("%s: %w", s.Name, err)
+		}
+	}
+	fmt.Printf("\nAll steps went as they should, in %s.\n", time.Since(start).Round(time.Second))
+	return nil
+}
+
+// brief leaves the time and the level out of progress lines.
+func brief(_ []string, a slog.Attr) slog.Attr {
+	if a.Key == slog.TimeKey || a.Key == slog.LevelKey {
+		return slog.Attr{}
+	}
+	return a
+}

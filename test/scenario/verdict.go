@@ -1,0 +1,107 @@
+package scenario
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"strings"
+
+	"virt-attest/attest"
+	"virt-attest/test/lab"
+	"virt-attest/verifier/api"
+	"virt-attest/verifier/appraise"
+)
+
+// attest asks the Verifier for verdicts, shows them, and demands the command's exit status.
+// What it gives is the same verdicts as data.
+func (w *World) attest(ctx context.Context, want int, args ...string) (*api.Report, error) {
+	full := append([]string{"virt-attest", "attest"}, args...)
+	if _, err := w.run(ctx, w.Verifier, want, full...); err != nil {
+		return nil, w.withJournal(ctx, w.Good, vm1, err)
+	}
+	return w.report(ctx, args...)
+}
+
+// report attests again, for a program.
+func (w *World) report(ctx context.Context, args ...string) (*api.Report, error) {
+	out, errs, _ := w.Verifier.Run(ctx, append([]string{"virt-attest", "--json", "attest", "--on", "good"}, args...)...)
+	var reports []*api.Report
+	if err := json.Unmarshal([]byte(out), &reports); err != nil || len(reports) != 1 {
+		return nil, fmt.Errorf("virt-attest attest --json: %d reports, %v\n%s%s", len(reports), err, out, errs)
+	}
+	return reports[0], nil
+}
+
+// result finds a VM's result.
+func result(r *api.Report, v vm) (appraise.Result, error) {
+	for _, x := range r.VMs {
+		if x.UUID.String() == v.uuid {
+			return x, nil
+		}
+	}
+	return appraise.Result{}, fmt.Errorf("the report has nothing about %s", v.name)
+}
+
+// demand checks a VM's state and, where code is not empty, that a reason with it is given.
+func demand(r *api.Report, v vm, state appraise.State, code appraise.Code) (appraise.Reason, error) {
+	res, err := result(r, v)
+	if err != nil {
+		return appraise.Reason{}, err
+	}
+	return demandResult(v.name, res, state, code)
+}
+
+func demandResult(name string, res appraise.Result, state appraise.State, code appraise.Code) (appraise.Reason, error) {
+	if res.State != state {
+		return appraise.Reason{}, fmt.Errorf("%s is %s, want %s: %s", name, res.State, state, texts(res))
+	}
+	if code == "" {
+		return appraise.Reason{}, nil
+	}
+	for _, why := range res.Reasons {
+		if why.Code == code {
+			return why, nil
+		}
+	}
+	return appraise.Reason{}, fmt.Errorf("%s is %s, but not for %s: %s", name, res.State, code, texts(res))
+}
+
+func texts(res appraise.Result) string {
+	var b strings.Builder
+	for _, why := range res.Reasons {
+		fmt.Fprintf(&b, "\n  %s: %s", why.Code, why.Text)
+	}
+	return b.String()
+}
+
+// machineUUID is v's UUID as the protocol has it.
+func (v vm) id() attest.UUID {
+	u, err := attest.ParseUUID(v.uuid)
+	if err != nil {
+		panic(err) // a constant of this package
+	}
+	return u
+}
+
+// copyState gives a host a copy of another host's vTPM, as an attacker with a backup has it.
+func (w *World) copyState(ctx context.Context, from, to *lab.Host, v vm) error {
+	dir := "/var/lib/virt-attest/vtpm/" + v.uuid
+	out, err := w.quiet(ctx, from, "ls", dir)
+	if err != nil {
+		return err
+	}
+	if _, err := w.quiet(ctx, to, "install", "-d", "-m", "0700", "-o", "virt-attest", "-g", "virt-attest", dir); err != nil {
+		return err
+	}
+	for _, name := range strings.Fields(out) {
+		b, err := from.ReadFile(dir + "/" + name)
+		if err != nil {
+			return err
+		}
+		if err := to.WriteFile(ctx, dir+"/"+name, b, 0o600); err != nil {
+			return err
+		}
+	}
+	_, err = w.quiet(ctx, to, "chown", "-R", "virt-attest:virt-attest", dir)
+	return err
+}
