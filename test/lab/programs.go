@@ -127,23 +127,37 @@ func interpreterOf(f *os.File) string {
 // executables lists the executable files and the libraries of a directory.
 func (r *rootFS) executables(dir string) []string {
 	var names []string
-	for _, e := range r.list(dir) {
-		fi, err := e.Info()
-		if err == nil && fi.Mode().IsRegular() && (fi.Mode()&0o111 != 0 || strings.Contains(e.Name(), ".so")) {
-			names = append(names, path.Join(dir, e.Name()))
+	for _, name := range r.list(dir) {
+		mode, err := r.mode(path.Join(dir, name))
+		if err == nil && mode.IsRegular() && (mode&0o111 != 0 || strings.Contains(name, ".so")) {
+			names = append(names, path.Join(dir, name))
 		}
 	}
 	return names
 }
 
-func (r *rootFS) list(dir string) []fs.DirEntry {
+func (r *rootFS) mode(name string) (fs.FileMode, error) {
+	f, err := r.open(name)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	fi, err := f.Stat()
+	if err != nil {
+		return 0, err
+	}
+	return fi.Mode(), nil
+}
+
+// list names what is in a directory; where there is none, nothing.
+func (r *rootFS) list(dir string) []string {
 	f, err := r.open(dir)
 	if err != nil {
 		return nil
 	}
 	defer f.Close()
-	entries, _ := f.ReadDir(-1)
-	return entries
+	names, _ := f.Readdirnames(-1)
+	return names
 }
 
 var execLine = regexp.MustCompile(`^Exec[A-Za-z]*=[-@:+!]*(/\S+)`)
@@ -151,11 +165,11 @@ var execLine = regexp.MustCompile(`^Exec[A-Za-z]*=[-@:+!]*(/\S+)`)
 // unitPrograms lists the programs that the service units in a directory start.
 func (r *rootFS) unitPrograms(dir string) []string {
 	var names []string
-	for _, e := range r.list(dir) {
-		if !strings.HasSuffix(e.Name(), ".service") {
+	for _, name := range r.list(dir) {
+		if !strings.HasSuffix(name, ".service") {
 			continue
 		}
-		f, err := r.open(path.Join(dir, e.Name()))
+		f, err := r.open(path.Join(dir, name))
 		if err != nil {
 			continue // masked, or a link to nothing
 		}
