@@ -61,8 +61,11 @@ func (a Alg) String() string {
 	return fmt.Sprintf("alg(%#04x)", uint16(a))
 }
 
-// MarshalText gives the algorithm its name in JSON.
+// MarshalText gives the algorithm its name in JSON; none (0) is the empty text.
 func (a Alg) MarshalText() ([]byte, error) {
+	if a == 0 {
+		return []byte{}, nil
+	}
 	if a.Size() == 0 {
 		return nil, fmt.Errorf("attest: %v has no name", a)
 	}
@@ -71,6 +74,10 @@ func (a Alg) MarshalText() ([]byte, error) {
 
 // UnmarshalText reads what MarshalText wrote.
 func (a *Alg) UnmarshalText(b []byte) error {
+	if len(b) == 0 {
+		*a = 0
+		return nil
+	}
 	v, err := ParseAlg(string(b))
 	if err == nil {
 		*a = v

@@ -269,6 +269,9 @@ func (q Quote) check() error {
 
 func (l LogSegment) check() error {
 	// The smallest IMA entry ("ima" template) is 4+20+4+3+20+4 bytes.
+	if l.TemplateHash != 0 && l.TemplateHash.Size() == 0 {
+		return fmt.Errorf("%w: IMA log with template digests by %v", ErrMalformed, l.TemplateHash)
+	}
 	if len(l.BootID) > MaxText || len(l.Data) > MaxIMAData || l.Count > uint64(len(l.Data)) || l.From > 1<<40 {
 		return fmt.Errorf("%w: IMA log segment over its limits", ErrMalformed)
 	}

@@ -75,6 +75,7 @@ func TestDecodeEvidence_refuses_every_other_form(t *testing.T) {
 		"a bank twice":                    changed(func(e *attest.Evidence) { e.Host.PCRs = append(e.Host.PCRs, e.Host.PCRs...) }),
 		"an unknown bank":                 changed(func(e *attest.Evidence) { e.Host.PCRs = []attest.PCRBank{{Alg: 0x12}} }),
 		"more log entries than bytes":     changed(func(e *attest.Evidence) { e.VMs[0].IMA.Count = 1 << 60 }),
+		"a log with an unknown hash":      changed(func(e *attest.Evidence) { e.VMs[0].IMA.TemplateHash = 0x7777 }),
 		"a log that begins beyond reason": changed(func(e *attest.Evidence) { e.Host.IMA.From = 1 << 60 }),
 		"sepa-exact about two VMs":        changed(func(e *attest.Evidence) { e.Challenge.Scheme = attest.SchemeSEPAExact }),
 		"the host alone with VMs":         changed(func(e *attest.Evidence) { e.Challenge.Scheme, e.Challenge.VMs = attest.SchemeHost, []attest.UUID{{1}} }),
@@ -148,6 +149,7 @@ func TestEvidence_shows_digests_in_hexadecimal_and_comes_back_from_JSON(t *testi
 	if err != nil {
 		t.Fatal(err)
 	}
+	e.VMs[1].IMA = attest.LogSegment{} // a machine without a log
 	j, err := json.Marshal(e)
 	if err != nil {
 		t.Fatal(err)
