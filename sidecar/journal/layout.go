@@ -1,0 +1,91 @@
+//go:build linux && (amd64 || arm64 || riscv64 || loong64 || ppc64le)
+
+package journal
+
+import (
+	"sync/atomic"
+	"unsafe"
+
+	"virt-attest/internal/swtpmctl"
+	"virt-attest/internal/tpmwire"
+)
+
+// Version is the version of the layout, stored as the journal's last byte of magic.
+const Version = 1
+
+const magic = 0x7661_6a6f_7572_6e00 | Version
+
+// Sizes of the buffers behind the header page. Commands get twice the largest frame, so that a
+// frame that is too long is seen as one.
+const (
+	pageSize    = 4096
+	CommandSize = 2 * tpmwire.MaxFrame
+	replySize   = 2 * tpmwire.MaxFrame
+	controlSize = (swtpmctl.MaxRequest + pageSize - 1) / pageSize * pageSize
+
+	offGuestCommand = pageSize
+	offGuestReply   = offGuestCommand + CommandSize
+	offOwnCommand   = offGuestReply + replySize
+	offOwnReply     = offOwnCommand + CommandSize
+	offCtrlRequest  = offOwnReply + replySize
+	offCtrlReply    = offCtrlRequest + controlSize
+	totalSize       = offCtrlReply + controlSize
+)
+
+// header is the first page. Everything in it is a fixed size and naturally aligned.
+type header struct {
+	magic  uint64
+	state  State
+	guest  Slot
+	own    Slot
+	ctrl   Slot
+	intent Intent
+}
+
+// Slot is one exchange. Which step means what is the owner's.
+type Slot struct {
+	Step  atomic.Uint32 // the step that is under way; stored last when a step is entered
+	Size  atomic.Uint32 // bytes of the reply or of the own command
+	Seq   atomic.Uint64 // number of the exchange, grows by at least one with each
+	Take  Transfer      // request from the one who asks
+	Send  Transfer      // request to the one who answers
+	Await Transfer      // answer
+	Reply Transfer      // answer to the one who asked
+}
+
+// State is what the sidecar knows about vTPM and QEMU. Single words: each is right by itself.
+type State struct {
+	Power     atomic.Uint32 // Off, Powered or Running
+	Parked    atomic.Uint32 // 1: the guest's last command was TPM2_Shutdown, or its state was taken away
+	Restored  atomic.Uint32 // 1: volatile state was loaded since the last STOP
+	Buffer    atomic.Uint32 // negotiated size of commands and responses
+	Attached  atomic.Uint32 // 1: the stored descriptors towards swtpm are set up
+	Locality  atomic.Uint32 // as QEMU set it
+	PowerOns  atomic.Uint32 // by the QEMU that is connected
+	DataFD    atomic.Uint32 // 1: a SET_DATAFD is being worked on
+	ShortRead atomic.Uint32 // 1: this QEMU reads only 4 bytes of an error reply
+	Debt      atomic.Uint32 // bytes of padding that such a QEMU has not read yet
+	_         [2]uint32
+	Commands  atomic.Uint64 // TPM commands of the guest
+	Refused   atomic.Uint64 // frames that were answered here
+	Quotes    atomic.Uint64
+	Unstored  atomic.Uint64 // quotes whose record could not be written
+	Restarts  atomic.Uint64 // of the sidecar since QEMU connected
+}
+
+// Intent holds values that a step stores before it acts, so that it acts once.
+type Intent struct {
+	Epoch atomic.Uint64 // the store's epoch before INIT
+	Debt  atomic.Uint32 // Debt after the reply that is under way
+	_     uint32
+}
+
+// Values of State.Power.
+const (
+	Off     uint32 = 0
+	Powered uint32 = 1 // by INIT
+	Running uint32 = 2 // TPM2_Startup succeeded
+)
+
+// The header fits its page, or this does not compile.
+const _ = uint(pageSize - unsafe.Sizeof(header{}))

@@ -1,0 +1,32 @@
+package proxy
+
+import (
+	"virt-attest/internal/sidecarproto"
+	"virt-attest/sidecar/journal"
+)
+
+// Counters are what the proxy counts since QEMU connected.
+type Counters struct{ Restarts, Commands, Refused, Quotes, Unstored uint64 }
+
+// Counters tells them. After a crash in the middle of a command it may be counted twice.
+func (p *Proxy) Counters() Counters {
+	return Counters{
+		Restarts: p.st.Restarts.Load(), Commands: p.st.Commands.Load(), Refused: p.st.Refused.Load(),
+		Quotes: p.st.Quotes.Load(), Unstored: p.st.Unstored.Load(),
+	}
+}
+
+// VTPM tells what the vTPM does.
+func (p *Proxy) VTPM() sidecarproto.VTPMState {
+	switch {
+	case !p.alive.Load():
+		return sidecarproto.VTPMDead
+	case !p.qemu.Load() || p.st.Power.Load() == journal.Off:
+		return sidecarproto.VTPMOff
+	case p.st.Power.Load() == journal.Powered:
+		return sidecarproto.VTPMPowered
+	case p.st.Parked.Load() == 1:
+		return sidecarproto.VTPMDown
+	}
+	return sidecarproto.VTPMRunning
+}

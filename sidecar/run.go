@@ -1,0 +1,210 @@
+package sidecar
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net"
+	"os"
+	"strconv"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"virt-attest/internal/ledger"
+	"virt-attest/internal/sidecarproto"
+	"virt-attest/sidecar/agentport"
+	"virt-attest/sidecar/fdstore"
+	"virt-attest/sidecar/journal"
+	"virt-attest/sidecar/proxy"
+	"virt-attest/sidecar/service"
+)
+
+// Run serves one VM until ctx ends. It takes over what a process before it left with the service manager.
+func Run(ctx context.Context, c Config, log *slog.Logger) error {
+	c, err := c.complete()
+	if err != nil {
+		return err
+	}
+	store := fdstore.New(os.Getenv("NOTIFY_SOCKET"))
+	in, err := fdstore.Inherit(os.Getenv)
+	if err != nil {
+		return err
+	}
+	j, err := openJournal(store, in, log)
+	if err != nil {
+		return err
+	}
+	book := openLedger(c, log)
+	defer book.Close()
+	p, err := proxy.New(proxy.Config{Journal: j, Store: store, Ledger: book, SWTPM: c.SWTPM, Log: log}, in)
+	if err != nil {
+		return err
+	}
+	in.Close()
+	return serve(ctx, c, p, book, store, log)
+}
+
+// openJournal maps the journal that was left, or makes one and stores it. One that cannot be
+// read belongs to another version: the commands that were under way are then lost, the connections are not.
+func openJournal(store *fdstore.Store, in fdstore.Inherited, log *slog.Logger) (*journal.Journal, error) {
+	if fd := in.Take(proxy.NameJournal); fd >= 0 {
+		j, err := journal.Open(fd)
+		if err == nil {
+			return j, nil
+		}
+		log.Error("the journal of the process before this one is of no use", "error", err)
+	}
+	j, err := journal.Create()
+	if err != nil {
+		return nil, err
+	}
+	if !j.Locked {
+		log.Warn("the journal is not locked into memory (LimitMEMLOCK=)")
+	}
+	return j, store.Replace(proxy.NameJournal, j.FD(), journalTime)
+}
+
+// parts are the tasks of a running sidecar; the first that fails ends all.
+type parts struct {
+	wg     sync.WaitGroup
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+}
+
+func (t *parts) start(f func() error) {
+	t.wg.Go(func() {
+		if err := f(); err != nil {
+			t.cancel(err)
+		}
+	})
+}
+
+func serve(ctx context.Context, c Config, p *proxy.Proxy, book book, store *fdstore.Store, log *slog.Logger) error {
+	tpm, err := listen(c.RuntimeDir, sidecarproto.TPMSocket, c.gid)
+	agent, err2 := listen(c.RuntimeDir, sidecarproto.AgentSocket, c.gid)
+	own, err3 := listen(c.RuntimeDir, sidecarproto.SidecarSocket, -1)
+	if err := errors.Join(err, err2, err3); err != nil {
+		return err
+	}
+	t := &parts{}
+	t.ctx, t.cancel = context.WithCancelCause(ctx)
+	port := agentport.New(log, agentport.AllowUIDs(c.uids...))
+	svc := &service.Service{UUID: c.UUID, Version: c.Version, VTPM: p, Ledger: book, Agent: port, Log: log}
+	t.start(func() error { return accept(t.ctx, tpm, c.uids, p, log) })
+	t.start(func() error { return port.Serve(t.ctx, agent) })
+	t.start(func() error { return svc.Serve(t.ctx, own) })
+	t.start(func() error { return watchdog(t.ctx, store) })
+	p.Run(t.ctx, func(err error) {
+		if err != nil {
+			t.cancel(err)
+		} else if err := store.Notify("READY=1\nSTATUS=serving the vTPM of " + c.UUID.String()); err != nil {
+			t.cancel(err)
+		}
+	})
+	t.wg.Wait()
+	if err := context.Cause(t.ctx); ctx.Err() == nil {
+		return err
+	}
+	return nil
+}
+
+// accept hands QEMU's connections to the proxy.
+func accept(ctx context.Context, ln *net.UnixListener, uids []uint32, p *proxy.Proxy, log *slog.Logger) error {
+	defer context.AfterFunc(ctx, func() { ln.Close() })()
+	for {
+		conn, err := ln.AcceptUnix()
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, unix.EMFILE), errors.Is(err, unix.ECONNABORTED):
+			time.Sleep(acceptPause)
+			continue
+		case err != nil:
+			return fmt.Errorf("sidecar: %w", err)
+		}
+		if err := offer(conn, uids, p); err != nil {
+			log.Warn("a connection to the TPM's socket is refused", "reason", err)
+		}
+	}
+}
+
+var (
+	errUser = errors.New("neither QEMU's user nor root")
+	errBusy = errors.New("a QEMU is connected already")
+)
+
+func offer(conn *net.UnixConn, uids []uint32, p *proxy.Proxy) error {
+	defer conn.Close()
+	if !service.Allowed(conn, uids...) {
+		return errUser
+	}
+	f, err := conn.File()
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	if !p.Offer(fd) {
+		unix.Close(fd)
+		return errBusy
+	}
+	return nil
+}
+
+// watchdog tells systemd that this process lives, where the unit asks for it.
+func watchdog(ctx context.Context, store *fdstore.Store) error {
+	usec, err := strconv.ParseInt(os.Getenv("WATCHDOG_USEC"), 10, 64)
+	if err != nil || usec <= 0 {
+		return nil
+	}
+	tick := time.NewTicker(time.Duration(usec) * time.Microsecond / 2)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			if err := store.Notify("WATCHDOG=1"); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// book is a ledger.Writer, or what stands for one that cannot be opened.
+type book interface {
+	proxy.Ledger
+	service.Ledger
+	Close() error
+}
+
+// openLedger opens the VM's hypervisor store. A VM runs without one too; it cannot be attested then.
+func openLedger(c Config, log *slog.Logger) book {
+	w, err := ledger.OpenWriter(c.StoreDir, c.UUID, ledger.Options{Log: log})
+	if err != nil {
+		log.Error("no hypervisor store: the VM cannot be attested", "error", err)
+		return noLedger{err}
+	}
+	return w
+}
+
+// noLedger records nothing and says why.
+type noLedger struct{ err error }
+
+func (n noLedger) Epoch() uint64                  { return 0 }
+func (n noLedger) PowerOn(string) (uint64, error) { return 0, n.err }
+func (n noLedger) Quote(ledger.Quote) error       { return n.err }
+func (n noLedger) Expect([]byte, time.Time) error { return n.err }
+func (n noLedger) Head() (uint64, [32]byte)       { return 0, [32]byte{} }
+func (n noLedger) Close() error                   { return nil }
+
+const (
+	journalTime = 2 * time.Second
+	acceptPause = 100 * time.Millisecond
+)
