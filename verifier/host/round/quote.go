@@ -81,6 +81,8 @@ func (e *Engine) quote(ctx context.Context, batch []*ticket) {
 		extra = *batch[0].exact
 	}
 	begin := time.Now()
+	e.note(func() { e.began = begin })
+	defer e.note(func() { e.began = time.Time{} })
 	q, pcrs, err := e.host.TPM.Quote(ctx, extra)
 	took := time.Since(begin)
 	e.linger = min(took, maxLinger)
@@ -92,4 +94,12 @@ func (e *Engine) quote(ctx context.Context, batch []*ticket) {
 	for i, t := range batch {
 		t.done <- outcome{quote: q, pcrs: pcrs, in: binding.Include(items, i), err: err}
 	}
+}
+
+// Healthy says whether the engine still gets anywhere: no quote has been under way for longer than
+// the TPM's own time limits allow.
+func (e *Engine) Healthy() bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.began.IsZero() || time.Since(e.began) < maxQuote
 }

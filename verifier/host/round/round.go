@@ -35,6 +35,7 @@ const (
 	maxLogs     = 192 << 20              // bytes of all logs in one Evidence
 	firstLinger = 20 * time.Millisecond  // before the pTPM's speed is known
 	maxLinger   = 250 * time.Millisecond // that a ready challenge waits for others
+	maxQuote    = 10 * time.Minute       // far more than ptpm.DefaultTimeout for each of its commands
 )
 
 var (
@@ -57,6 +58,7 @@ type Engine struct {
 	ready      []*ticket     // at station 2
 	wake       chan struct{} // something of the above has changed
 	linger     time.Duration
+	began      time.Time // when the quote that is under way was begun
 }
 
 // New makes an engine. It is the only user of host's TPM while it runs.

@@ -1,0 +1,236 @@
+// Package host is hostd, the host verifier: the one user of a host's physical TPM. It answers the
+// Verifier's challenges with evidence about the host and its VMs, by SEPA and by HYPA
+// (virt-attest-hostd(8)). Its parts:
+//
+//	config    what /etc/virt-attest/host.toml says
+//	machine   the physical TPM and the host's own logs
+//	domains   which VMs run here: libvirt and sidecars
+//	sidecars  connections to them
+//	evidence  one VM's part of an answer
+//	round     many challenges, one quote
+//	uplink    the connection to the Verifier
+//
+// hostd keeps nothing on disk. It may be killed at any moment: challenges that it was answering
+// are lost, and the Verifier asks again.
+package host
+
+import (
+	"context"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"sync"
+	"time"
+
+	"virt-attest/attest"
+	"virt-attest/internal/ptpm"
+	"virt-attest/internal/version"
+	"virt-attest/verifier/api"
+	"virt-attest/verifier/host/config"
+	"virt-attest/verifier/host/domains"
+	"virt-attest/verifier/host/domains/virt"
+	"virt-attest/verifier/host/evidence"
+	"virt-attest/verifier/host/machine"
+	"virt-attest/verifier/host/round"
+	"virt-attest/verifier/host/sidecars"
+	"virt-attest/verifier/host/uplink"
+)
+
+// Exit codes, as of all programs of virt-attest.
+const (
+	exitOK     = 0
+	exitFailed = 1
+	exitUsage  = 2
+	exitConfig = 4
+)
+
+// Main runs hostd until ctx ends.
+func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	flags := flag.NewFlagSet("virt-attest-hostd", flag.ContinueOnError)
+	flags.SetOutput(stderr)
+	path := flags.String("config", config.DefaultPath, "configuration `file`")
+	verbose := flags.Bool("v", false, "tell each step of the protocol")
+	check := flags.Bool("check", false, "only check the configuration")
+	show := flags.Bool("version", false, "show the version")
+	if err := flags.Parse(args); err != nil || flags.NArg() > 0 {
+		if errors.Is(err, flag.ErrHelp) {
+			return exitOK
+		}
+		return exitUsage
+	}
+	if *show {
+		_, _ = fmt.Fprintln(stdout, "virt-attest-hostd", version.Version)
+		return exitOK
+	}
+	c, err := config.Load(*path)
+	if err != nil {
+		_, _ = fmt.Fprintln(stderr, "virt-attest-hostd:", err)
+		return exitConfig
+	}
+	if *check {
+		return exitOK
+	}
+	d := &hostd{path: *path, log: logger(stderr, *verbose)}
+	if err := d.run(ctx, c); err != nil {
+		d.log.Error("hostd ended", "error", err)
+		return exitFailed
+	}
+	return exitOK
+}
+
+// logger writes lines for people. Under systemd the journal adds the time.
+func logger(w io.Writer, verbose bool) *slog.Logger {
+	level := slog.LevelInfo
+	if verbose {
+		level = slog.LevelDebug
+	}
+	journal := os.Getenv("JOURNAL_STREAM") != ""
+	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
+		if journal && len(groups) == 0 && a.Key == slog.TimeKey {
+			return slog.Attr{}
+		}
+		return a
+	}}))
+}
+
+type hostd struct {
+	path string
+	log  *slog.Logger
+}
+
+// run serves with one configuration after the other, until ctx ends or a part fails.
+func (d *hostd) run(ctx context.Context, c *config.Config) error {
+	notify := newNotifier(d.log)
+	defer notify.stopping()
+	for {
+		next, err := d.serve(ctx, c, notify)
+		if next == nil || err != nil {
+			return err
+		}
+		d.log.Info("configuration changed, beginning anew with it")
+		c = next
+	}
+}
+
+// serve runs all parts until ctx ends or the configuration changes, which it then returns.
+func (d *hostd) serve(ctx context.Context, c *config.Config, notify *notifier) (next *config.Config, err error) {
+	p := assemble(c, notify, d.log)
+	defer func() { err = errors.Join(err, p.tpm.Close()) }()
+	parts, cancel := context.WithCancel(ctx)
+	defer cancel()
+	changed := make(chan *config.Config, 1)
+	g := &group{cancel: cancel}
+	g.Go(func() error { return p.engine.Run(parts) })
+	g.Go(func() error { return p.set.WatchSidecars(parts, c.Paths.Run, d.log) })
+	if c.Libvirt.URI != "none" {
+		libvirt := &virt.Source{URI: c.Libvirt.URI, Run: c.Paths.Run, Set: p.set, Log: d.log}
+		g.Go(func() error { return libvirt.Follow(parts) })
+	}
+	g.Go(func() error { return p.uplink.Run(parts) })
+	g.Go(func() error { return config.Watch(parts, c.Verifier.Files(), p.uplink.Reconnect) })
+	g.Go(func() error {
+		return config.Watch(parts, []string{d.path}, func() { d.reload(changed, cancel) })
+	})
+	g.Go(func() error { return notify.watchdog(parts, p.engine.Healthy) })
+	notify.ready()
+	err = g.Wait()
+	select {
+	case next = <-changed:
+	default:
+	}
+	return next, err
+}
+
+// reload ends this configuration's time if the changed file is a good one.
+func (d *hostd) reload(changed chan<- *config.Config, cancel func()) {
+	c, err := config.Load(d.path)
+	if err != nil {
+		d.log.Error("configuration changed to one that is wrong; going on with the old one", "error", err)
+		return
+	}
+	select {
+	case changed <- c:
+		cancel()
+	default:
+	}
+}
+
+// parts are what one configuration makes.
+type parts struct {
+	tpm    *machine.TPM
+	set    *domains.Set
+	engine *round.Engine
+	uplink *uplink.Uplink
+}
+
+func assemble(c *config.Config, notify *notifier, log *slog.Logger) *parts {
+	p := &parts{set: new(domains.Set)}
+	p.tpm = machine.NewTPM(openTPM(c.TPM), c.TPM.PCRs, log)
+	vms := &evidence.Collector{
+		Dial: dialer(c.Paths.Run), Store: evidence.Store{Dir: c.Paths.Store},
+		PCRs: c.VMs.PCRs, Timeout: time.Duration(c.VMs.Timeout), Log: log,
+	}
+	own := &machine.Host{
+		TPM: p.tpm, IMA: machine.NewIMALog(c.Logs.IMA, c.Logs.BootID), Boot: c.Logs.Boot, Log: log,
+		Software: func() []attest.Software { return software(p.set, vms) },
+	}
+	p.engine = round.New(own, vms, p.set, log)
+	p.uplink = &uplink.Uplink{
+		Name: c.Name, Host: own, VMs: vms, Engine: p.engine, Domains: p.set, Log: log, State: notify.status,
+		Connect: func() (uplink.Verifier, error) {
+			return api.NewClient(c.Verifier.URL, api.TLS{CA: c.Verifier.CA, Cert: c.Verifier.Cert, Key: c.Verifier.Key})
+		},
+	}
+	return p
+}
+
+func openTPM(c config.TPM) *ptpm.TPM {
+	if c.Socket != "" {
+		return ptpm.Socket(c.Socket)
+	}
+	return ptpm.Device(c.Device)
+}
+
+func dialer(dir string) func(context.Context, attest.UUID) (evidence.Sidecar, error) {
+	d := sidecars.Dialer{Dir: dir}
+	return func(ctx context.Context, id attest.UUID) (evidence.Sidecar, error) {
+		c, err := d.Dial(ctx, id)
+		if err != nil {
+			return nil, err
+		}
+		return c, nil
+	}
+}
+
+func software(set *domains.Set, vms *evidence.Collector) []attest.Software {
+	out := set.Software()
+	if v := vms.SWTPM(); v != "" {
+		out = append(out, attest.Software{Name: "swtpm", Version: v})
+	}
+	return out
+}
+
+// group runs parts of which the first one to fail ends all.
+type group struct {
+	cancel func()
+	wait   sync.WaitGroup
+	once   sync.Once
+	err    error
+}
+
+func (g *group) Go(f func() error) {
+	g.wait.Go(func() {
+		if err := f(); err != nil {
+			g.once.Do(func() { g.err = err })
+			g.cancel()
+		}
+	})
+}
+
+func (g *group) Wait() error {
+	g.wait.Wait()
+	return g.err
+}

@@ -1,0 +1,292 @@
+// Package uplink is hostd's end of the interface to the Verifier (verifier/api). hostd calls out, so
+// the Verifier needs no way to hosts:
+//
+//	hello → credentials are opened → challenges are waited for → each is answered → …
+//
+// When the Verifier is away, hostd tries again, ever more slowly and at random moments, so that
+// the hosts of a site do not come back all at once. Nothing is stored for later: an answer that
+// cannot be delivered before its challenge ends is worth nothing.
+package uplink
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"net/http"
+	"sync"
+	"time"
+
+	"virt-attest/attest"
+	"virt-attest/verifier/api"
+	"virt-attest/verifier/host/domains"
+	"virt-attest/verifier/host/evidence"
+	"virt-attest/verifier/host/machine"
+	"virt-attest/verifier/host/round"
+)
+
+// Every bound of the package.
+const (
+	pollWait     = 50 * time.Second // that the Verifier holds a request for challenges
+	firstRetry   = 500 * time.Millisecond
+	lastRetry    = 60 * time.Second
+	resend       = 250 * time.Millisecond // between two attempts to deliver an answer, doubled each time
+	helloPause   = time.Second            // between two hellos about VMs that came and went
+	maxOpening   = 64                     // credentials that are opened at a time
+	activateTime = 60 * time.Second
+)
+
+// Verifier is what the uplink needs of api.Client.
+type Verifier interface {
+	Hello(context.Context, api.HostHello) (*api.HostWelcome, error)
+	Challenges(ctx context.Context, host string, wait time.Duration) ([]attest.Challenge, error)
+	EncodedEvidence(context.Context, []byte) (*api.EvidenceReply, error)
+	Activated(context.Context, api.Activated) error
+	Close()
+}
+
+// Uplink answers a Verifier's challenges.
+type Uplink struct {
+	Name    string
+	Connect func() (Verifier, error) // called for every new beginning
+	Host    *machine.Host
+	VMs     *evidence.Collector
+	Engine  *round.Engine
+	Domains *domains.Set
+	Log     *slog.Logger
+	State   func(string) // told in a few words how it goes; may be nil
+
+	mu      sync.Mutex
+	current Verifier
+	stop    context.CancelFunc // ends the current session
+}
+
+// Reconnect makes the uplink begin anew, with new certificates. Answers in the making are not lost.
+func (u *Uplink) Reconnect() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.stop != nil {
+		u.stop()
+	}
+}
+
+// Run serves until ctx ends, and returns when the last answer is done with.
+func (u *Uplink) Run(ctx context.Context) error {
+	var answers sync.WaitGroup
+	defer answers.Wait()
+	retry := firstRetry
+	for {
+		began := time.Now()
+		err := u.session(ctx, &answers)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if time.Since(began) > lastRetry || errors.Is(err, errAgain) {
+			retry = firstRetry
+		}
+		pause := retry/2 + rand.N(retry)
+		u.tell("not connected: " + err.Error())
+		u.Log.Warn("no Verifier", "error", err, "next_attempt", pause.Round(time.Millisecond))
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-time.After(pause):
+		}
+		retry = min(2*retry, lastRetry)
+	}
+}
+
+// errAgain ends a session that shall be followed by another at once.
+var errAgain = errors.New("beginning anew")
+
+func (u *Uplink) tell(state string) {
+	if u.State != nil {
+		u.State(state)
+	}
+}
+
+// session is one connection to the Verifier.
+func (u *Uplink) session(run context.Context, answers *sync.WaitGroup) error {
+	v, err := u.Connect()
+	if err != nil {
+		return err
+	}
+	defer v.Close()
+	ctx, cancel := context.WithCancel(run)
+	defer cancel()
+	u.mu.Lock()
+	u.current, u.stop = v, cancel
+	u.mu.Unlock()
+	changed := u.Domains.Changed()
+	id, err := u.hello(ctx, v)
+	if err != nil {
+		return err
+	}
+	u.tell("connected")
+	u.Log.Info("Verifier connected", "host_id", id)
+	failed := make(chan error, 1)
+	var news sync.WaitGroup
+	defer news.Wait()
+	defer cancel()
+	news.Go(func() { failed <- u.newVMs(ctx, v, changed) })
+	err = u.poll(ctx, run, v, id, answers)
+	select {
+	case e := <-failed:
+		err = e
+	default:
+	}
+	if ctx.Err() != nil && run.Err() == nil && errors.Is(err, context.Canceled) {
+		return errAgain
+	}
+	return err
+}
+
+// poll takes challenges and has each answered beside the others.
+func (u *Uplink) poll(ctx, run context.Context, v Verifier, id string, answers *sync.WaitGroup) error {
+	for {
+		list, err := v.Challenges(ctx, id, pollWait)
+		if api.IsStatus(err, http.StatusForbidden) {
+			return fmt.Errorf("this host is not accepted yet; an operator approves it by its EK: %w", err)
+		}
+		if err != nil {
+			return err
+		}
+		for _, ch := range list {
+			answers.Go(func() { u.answer(run, &ch) })
+		}
+	}
+}
+
+// newVMs introduces the host again when its VMs change, so that the Verifier knows them by name.
+func (u *Uplink) newVMs(ctx context.Context, v Verifier, changed <-chan struct{}) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-changed:
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-time.After(helloPause):
+		}
+		changed = u.Domains.Changed()
+		if _, err := u.hello(ctx, v); err != nil {
+			u.Reconnect()
+			return err
+		}
+	}
+}
+
+// hello introduces the host and opens the credential that it may be given.
+func (u *Uplink) hello(ctx context.Context, v Verifier) (string, error) {
+	id, err := u.Host.TPM.Identity(ctx)
+	if err != nil {
+		return "", err
+	}
+	h := api.HostHello{Name: u.Name, EK: id.EK, EKCert: id.EKCert, AK: id.AK, Software: u.Host.Versions()}
+	for _, d := range u.Domains.Attested() {
+		h.VMs = append(h.VMs, api.HostVM{UUID: d.UUID, Name: attest.Clean(d.Name)})
+	}
+	w, err := v.Hello(ctx, h)
+	if err != nil {
+		return "", err
+	}
+	if w.ID != id.ID {
+		return "", fmt.Errorf("the Verifier takes this host for %q, its TPM says %q", w.ID, id.ID)
+	}
+	return id.ID, u.activate(ctx, v, attest.Nonce{}, w.Activation)
+}
+
+// answer makes and delivers the answer to one challenge. The Verifier does without one that fails.
+func (u *Uplink) answer(ctx context.Context, ch *attest.Challenge) {
+	log := u.Log.With("scheme", ch.Scheme, "challenge", attest.HexBytes(ch.Nonce[:8]))
+	log.Info("challenge", "vms", len(ch.VMs))
+	ctx, cancel := context.WithDeadline(ctx, time.Unix(ch.NotAfter, 0))
+	defer cancel()
+	began := time.Now()
+	ev, err := u.Engine.Answer(ctx, ch)
+	if err != nil {
+		log.Error("no answer", "error", err)
+		return
+	}
+	b, err := ev.Encode()
+	if err != nil {
+		log.Error("no answer", "error", err)
+		return
+	}
+	reply, v, err := u.deliver(ctx, b)
+	if err != nil {
+		log.Error("answer not delivered", "error", err)
+		return
+	}
+	log.Info("answered", "vms", len(ev.VMs), "bytes", len(b), "took", time.Since(began).Round(time.Millisecond))
+	if err := u.activate(ctx, v, ch.Nonce, reply.Activation); err != nil {
+		log.Error("credentials not returned", "error", err)
+	}
+}
+
+// deliver sends an answer until the Verifier takes or refuses it or its time is over.
+func (u *Uplink) deliver(ctx context.Context, b []byte) (*api.EvidenceReply, Verifier, error) {
+	for pause := resend; ; pause *= 2 {
+		u.mu.Lock()
+		v := u.current
+		u.mu.Unlock()
+		reply, err := v.EncodedEvidence(ctx, b)
+		var p *api.Problem
+		if err == nil || errors.As(err, &p) && p.Status < http.StatusInternalServerError && p.Status != http.StatusTooManyRequests {
+			return reply, v, err
+		}
+		u.Log.Debug("answer not delivered yet", "error", err)
+		select {
+		case <-ctx.Done():
+			return nil, nil, err
+		case <-time.After(pause/2 + rand.N(pause)):
+		}
+	}
+}
+
+// activate opens credentials, the host's own and those of VMs, and returns what is in them. A
+// machine that cannot is left out; the Verifier knows then.
+func (u *Uplink) activate(ctx context.Context, v Verifier, nonce attest.Nonce, list []api.Activation) error {
+	if len(list) == 0 {
+		return nil
+	}
+	id, err := u.Host.TPM.Identity(ctx)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, activateTime)
+	defer cancel()
+	keys := make([]api.ActivatedKey, len(list))
+	slots := make(chan struct{}, maxOpening)
+	var group sync.WaitGroup
+	for i, a := range list[:min(len(list), attest.MaxVMs+1)] {
+		group.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			keys[i] = u.open(ctx, a)
+		})
+	}
+	group.Wait()
+	out := api.Activated{Host: id.ID, Nonce: nonce}
+	for _, k := range keys {
+		if k.Secret != nil {
+			out.Items = append(out.Items, k)
+		}
+	}
+	return v.Activated(ctx, out)
+}
+
+func (u *Uplink) open(ctx context.Context, a api.Activation) api.ActivatedKey {
+	ask := u.VMs.Activate
+	if evidence.IsHost(a) {
+		ask = u.Host.TPM.Activate
+	}
+	secret, err := ask(ctx, a)
+	if err != nil {
+		u.Log.Warn("a credential could not be opened", "machine", a.Machine, "error", err)
+	}
+	return api.ActivatedKey{Machine: a.Machine, Secret: secret}
+}
