@@ -48,6 +48,9 @@ func (e *Entry) PathText() string { return PathText(e.Path) }
 // PathText writes a path, which may be any bytes, as one line of printable UTF-8: every
 // byte of what is not printable, and the backslash, becomes \xNN.
 func PathText(path []byte) string {
+	if plain(path) {
+		return string(path)
+	}
 	var b strings.Builder
 	for len(path) > 0 {
 		r, n := utf8.DecodeRune(path)
@@ -65,6 +68,9 @@ func PathText(path []byte) string {
 
 // ParsePathText reads what PathText wrote, and nothing else.
 func ParsePathText(s string) (path []byte, ok bool) {
+	if plain(s) {
+		return []byte(s), true
+	}
 	for i := 0; i < len(s); i++ {
 		if s[i] != '\\' {
 			path = append(path, s[i])
@@ -80,6 +86,16 @@ func ParsePathText(s string) (path []byte, ok bool) {
 		path, i = append(path, c[0]), i+3
 	}
 	return path, PathText(path) == s
+}
+
+// plain reports that a text stands for its own bytes.
+func plain[T string | []byte](s T) bool {
+	for i := range len(s) {
+		if s[i] < ' ' || s[i] > '~' || s[i] == '\\' {
+			return false
+		}
+	}
+	return true
 }
 
 // templates are the kernel's own. All begin with the digest and the name, and only these two

@@ -13,7 +13,7 @@ import (
 	"virt-attest/attest"
 )
 
-// Error is a mistake in a file, with its place.
+// Error is a mistake in a file, with its place: that of the last character of what is wrong.
 type Error struct {
 	Line, Column int // from 1
 	Text         string
@@ -112,6 +112,7 @@ func (d *decoder) pcr(alg attest.Alg, key string, bank map[uint8][]attest.HexByt
 		return d.fail("%v", err)
 	}
 	var values []string
+	bank[uint8(index)] = []attest.HexBytes{} // an empty list allows no value
 	return d.list(&values, MaxPerPCR, func(s string) error {
 		v, err := hex.DecodeString(s)
 		if err != nil || len(v) != alg.Size() {
@@ -131,7 +132,7 @@ func (d *decoder) ima(f *File) error {
 		if len(f.IMA) >= MaxFiles {
 			return d.fail("more than %d paths", MaxFiles)
 		}
-		var digests []string
+		digests := []string{}
 		err := d.list(&digests, MaxPerPath, func(s string) error { _, err := digestKey(s); return err })
 		f.IMA[path] = digests
 		return err

@@ -63,12 +63,17 @@ func (f *File) sort() {
 	f.Created = f.Created.UTC().Truncate(time.Second)
 	for _, bank := range f.PCRs {
 		for i, v := range bank {
+			if v == nil {
+				v = []attest.HexBytes{}
+			}
 			slices.SortFunc(v, func(a, b attest.HexBytes) int { return bytes.Compare(a, b) })
 			bank[i] = slices.CompactFunc(v, func(a, b attest.HexBytes) bool { return bytes.Equal(a, b) })
 		}
 	}
 	for p, v := range f.IMA {
-		f.IMA[p] = sorted(v)
+		if f.IMA[p] = sorted(v); v == nil {
+			f.IMA[p] = []string{}
+		}
 	}
 	f.Digests, f.Exclude, f.ViolationPaths = sorted(f.Digests), sorted(f.Exclude), sorted(f.ViolationPaths)
 }
