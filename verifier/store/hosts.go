@@ -82,14 +82,6 @@ func (t *tx) setClaims(host string, vms []Claim) error {
 		`UPDATE vtpms SET host = '' WHERE host = $1 AND uuid NOT IN (SELECT uuid FROM claims WHERE host = $1)`)
 }
 
-// SeenHost notes that a host was heard of at now.
-func (s *Store) SeenHost(ctx context.Context, id string, now time.Time) error {
-	return s.tx(ctx, opTimeout, func(t *tx) error {
-		_, err := t.exec(`UPDATE hosts SET last_seen = $1 WHERE id = $2`, millis(now), id)
-		return err
-	})
-}
-
 // ApproveHost accepts a host's endorsement key.
 func (s *Store) ApproveHost(ctx context.Context, id, how string) error {
 	return s.tx(ctx, opTimeout, func(t *tx) error {

@@ -1,0 +1,221 @@
+package server
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"runtime/debug"
+	"sync"
+	"time"
+
+	"virt-attest/attest"
+	"virt-attest/verifier/api"
+	"virt-attest/verifier/engine"
+)
+
+// handler makes the table of routes an http.Handler. Every request passes here before
+// anything of it is believed: who asks is settled first, then what they may do.
+func (s *Server) handler() http.Handler {
+	mux := http.NewServeMux()
+	for _, rt := range s.routes() {
+		mux.HandleFunc(rt.pattern, func(w http.ResponseWriter, r *http.Request) { s.serve(w, r, rt) })
+	}
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		rc := http.NewResponseController(w)
+		_ = rc.SetReadDeadline(time.Now().Add(bodyTimeout)) // until the route sets its own
+		_ = rc.SetWriteDeadline(time.Now().Add(writeTimeout))
+		w.Header().Set("Cache-Control", "no-store")
+		w.Header().Set("X-Content-Type-Options", "nosniff")
+		who := s.policy.of(r)
+		if !who.may(anyone) {
+			s.problem(w, r, who, who.refused(anyone))
+			return
+		}
+		h, pattern := mux.Handler(r)
+		if pattern == "" {
+			s.problem(w, r, who, noRoute(h, r))
+			return
+		}
+		mux.ServeHTTP(w, r)
+	})
+}
+
+// noRoute tells an unknown path from a method that a path does not have.
+func noRoute(h http.Handler, r *http.Request) error {
+	probe := &status{header: make(http.Header)}
+	h.ServeHTTP(probe, r)
+	if probe.code == http.StatusMethodNotAllowed {
+		return api.NewProblem(http.StatusMethodNotAllowed, "%s is not for this path", r.Method)
+	}
+	return api.NewProblem(http.StatusNotFound, "there is nothing at this path")
+}
+
+// status takes the status of an answer and drops the rest.
+type status struct {
+	header http.Header
+	code   int
+}
+
+func (s *status) Header() http.Header         { return s.header }
+func (s *status) Write(b []byte) (int, error) { return len(b), nil }
+func (s *status) WriteHeader(code int)        { s.code = code }
+
+// serve does one request of a route.
+func (s *Server) serve(w http.ResponseWriter, r *http.Request, rt route) {
+	who := s.policy.of(r)
+	defer func() {
+		if p := recover(); p != nil {
+			s.log.Error("panic in a request", "route", rt.pattern, "panic", p, "stack", string(debug.Stack()))
+			s.problem(w, r, who, api.NewProblem(http.StatusInternalServerError, "the Verifier failed; its journal has the cause"))
+		}
+	}()
+	if !who.may(rt.access) {
+		s.problem(w, r, who, who.refused(rt.access))
+		return
+	}
+	takes := rt.takes
+	if takes == 0 {
+		takes = writeTimeout
+	}
+	c := &call{w: w, r: r, who: who}
+	err := s.withBody(c, rt, func() error {
+		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(takes + writeTimeout))
+		ctx, cancel := context.WithTimeout(r.Context(), takes)
+		defer cancel()
+		c.r = r.WithContext(ctx)
+		return rt.handle(c)
+	})
+	if err != nil {
+		s.problem(w, r, who, err)
+	}
+}
+
+// withBody reads the body within the route's limits, and calls f. Large bodies are held in memory
+// a few at a time, and fewer of one client, so that none keeps the others out.
+func (s *Server) withBody(c *call, rt route, f func() error) error {
+	rc := http.NewResponseController(c.w)
+	if rt.body == 0 {
+		if c.r.ContentLength != 0 {
+			c.w.Header().Set("Connection", "close")
+			return api.NewProblem(http.StatusBadRequest, "this request takes no body")
+		}
+		_ = rc.SetReadDeadline(time.Time{})
+		return f()
+	}
+	if c.r.ContentLength > rt.body {
+		c.w.Header().Set("Connection", "close")
+		return api.NewProblem(http.StatusRequestEntityTooLarge, "at most %d bytes", rt.body)
+	}
+	timeout := bodyTimeout
+	if rt.bulk {
+		if err := s.bulk.enter(c.r.Context(), c.who.name); err != nil {
+			return err
+		}
+		defer s.bulk.leave(c.who.name)
+		timeout = bulkTimeout
+	}
+	_ = rc.SetReadDeadline(time.Now().Add(timeout))
+	var err error
+	c.body, err = io.ReadAll(http.MaxBytesReader(c.w, c.r.Body, rt.body))
+	var large *http.MaxBytesError
+	if errors.As(err, &large) {
+		return api.NewProblem(http.StatusRequestEntityTooLarge, "at most %d bytes", rt.body)
+	}
+	if err != nil {
+		c.w.Header().Set("Connection", "close")
+		return api.NewProblem(http.StatusRequestTimeout, "the body did not come whole within %v", timeout)
+	}
+	_ = rc.SetReadDeadline(time.Time{}) // or the connection would break while the answer is made
+	return f()
+}
+
+// problem answers with an error. What is our fault is told to the log and not to the caller.
+func (s *Server) problem(w http.ResponseWriter, r *http.Request, who principal, err error) {
+	if errors.Is(err, errSent) {
+		return
+	}
+	p := problemOf(err)
+	level := s.log.Info
+	if p.Status >= http.StatusInternalServerError {
+		level = s.log.Error
+	}
+	level("request refused", "who", who.name, "method", r.Method, "path", r.URL.EscapedPath(), "status", p.Status, "err", err.Error())
+	b, err := json.Marshal(p)
+	if err != nil {
+		b = nil
+	}
+	w.Header().Set("Content-Type", api.TypeProblem)
+	w.WriteHeader(p.Status)
+	_, _ = w.Write(append(b, '\n'))
+}
+
+// problemOf says whose fault an error is.
+func problemOf(err error) *api.Problem {
+	var p *api.Problem
+	if errors.As(err, &p) {
+		return p
+	}
+	for _, k := range []struct {
+		kind   error
+		status int
+	}{
+		{engine.ErrInvalid, http.StatusBadRequest}, {attest.ErrMalformed, http.StatusBadRequest}, {engine.ErrForbidden, http.StatusForbidden},
+		{engine.ErrNotFound, http.StatusNotFound}, {engine.ErrConflict, http.StatusConflict}, {engine.ErrGone, http.StatusGone},
+		{engine.ErrBusy, http.StatusTooManyRequests},
+	} {
+		if errors.Is(err, k.kind) {
+			return api.NewProblem(k.status, "%s", err.Error())
+		}
+	}
+	if errors.Is(err, engine.ErrUnavailable) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return api.NewProblem(http.StatusServiceUnavailable, "the Verifier cannot answer now: its database or its workers did not answer in time")
+	}
+	return api.NewProblem(http.StatusInternalServerError, "the Verifier failed; its journal has the cause")
+}
+
+// gate bounds what is in memory at a time, in all and for one client.
+type gate struct {
+	slots chan struct{}
+	each  int
+	mu    sync.Mutex
+	held  map[string]int
+}
+
+func newGate(total, each int) *gate {
+	return &gate{slots: make(chan struct{}, total), each: each, held: make(map[string]int)}
+}
+
+func (g *gate) enter(ctx context.Context, who string) error {
+	g.mu.Lock()
+	if g.held[who] >= g.each {
+		g.mu.Unlock()
+		return api.NewProblem(http.StatusTooManyRequests, "%d large requests of this client are under way", g.each)
+	}
+	g.held[who]++
+	g.mu.Unlock()
+	timer := time.NewTimer(bodyWait)
+	defer timer.Stop()
+	select {
+	case g.slots <- struct{}{}:
+		return nil
+	case <-timer.C:
+	case <-ctx.Done():
+	}
+	g.drop(who)
+	return api.NewProblem(http.StatusServiceUnavailable, "too many large requests are under way")
+}
+
+func (g *gate) leave(who string) {
+	<-g.slots
+	g.drop(who)
+}
+
+func (g *gate) drop(who string) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if g.held[who]--; g.held[who] == 0 {
+		delete(g.held, who)
+	}
+}

@@ -1,0 +1,273 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net/http"
+	"strconv"
+	"time"
+
+	"virt-attest/internal/channel"
+	"virt-attest/internal/version"
+	"virt-attest/verifier/api"
+	"virt-attest/verifier/engine"
+)
+
+// access says who may use a route.
+type access string
+
+const (
+	anyone    access = "a credential of any kind"
+	operators access = "an operator"
+	hosts     access = "a host"
+)
+
+// route is one thing that can be asked for.
+type route struct {
+	pattern string // of http.ServeMux
+	access  access
+	body    int64         // bytes that a request may bring; 0: none
+	bulk    bool          // carries evidence, logs or reference values
+	takes   time.Duration // at most, from the request's body to its answer; 0: writeTimeout
+	handle  func(*call) error
+}
+
+// routes is the whole interface. What is not in it is not served.
+func (s *Server) routes() []route {
+	return []route{
+		{pattern: "GET /healthz", access: anyone, handle: func(c *call) error { return c.json(map[string]string{"status": "alive"}) }},
+		{pattern: "GET /readyz", access: anyone, handle: s.ready},
+		{pattern: "GET /api/v1/version", access: anyone, handle: func(c *call) error { return c.json(api.Version{Version: version.Version, API: "v1"}) }},
+
+		{pattern: "GET /api/v1/hosts", access: operators, handle: get(s.engine.Hosts)},
+		{pattern: "POST /api/v1/hosts/{id}/approve", access: operators, body: api.MaxRequest, handle: s.approve},
+		{pattern: "DELETE /api/v1/hosts/{id}", access: operators, handle: remove(s.engine.DeleteHost)},
+		{pattern: "GET /api/v1/vms", access: operators, handle: get(s.engine.VMs)},
+		{pattern: "DELETE /api/v1/vms/{id}", access: operators, handle: remove(s.engine.DeleteVM)},
+		{pattern: "POST /api/v1/attest", access: operators, body: api.MaxRequest, takes: api.MaxTimeout + writeTimeout, handle: s.attest},
+		{pattern: "GET /api/v1/reports/{id}", access: operators, handle: s.report},
+		{pattern: "GET /api/v1/reports/{id}/evidence", access: operators, takes: bulkWrite, handle: file(s.engine.ReportEvidence, api.TypeCBOR)},
+		{pattern: "GET /api/v1/machines/{id}/ima", access: operators, takes: bulkWrite, handle: file(s.engine.MachineIMA, api.TypeBinary)},
+		{pattern: "GET /api/v1/machines/{id}/evidence", access: operators, takes: bulkWrite, handle: file(s.engine.MachineEvidence, api.TypeCBOR)},
+		{pattern: "PUT /api/v1/machines/{id}/rim", access: operators, body: api.MaxRequest, handle: s.assign},
+		{pattern: "GET /api/v1/rims", access: operators, handle: get(s.engine.RIMs)},
+		{pattern: "GET /api/v1/rims/{id}", access: operators, takes: bulkWrite, handle: file(s.engine.RIM, api.TypeBinary)},
+		{pattern: "PUT /api/v1/rims/{id}", access: operators, body: api.MaxRIM, bulk: true, handle: s.putRIM},
+		{pattern: "DELETE /api/v1/rims/{id}", access: operators, handle: remove(s.engine.DeleteRIM)},
+
+		{pattern: "POST /api/v1/host/hello", access: hosts, body: api.MaxHello, handle: s.hello},
+		{pattern: "GET /api/v1/host/challenges", access: hosts, takes: api.MaxWait + writeTimeout, handle: s.challenges},
+		{pattern: "POST /api/v1/host/evidence", access: hosts, body: s.conf.Limits.Evidence, bulk: true, takes: api.MaxTimeout, handle: s.evidence},
+		{pattern: "POST /api/v1/host/activated", access: hosts, body: api.MaxRequest, handle: s.activated},
+	}
+}
+
+// call is one request with its body read.
+type call struct {
+	w    http.ResponseWriter
+	r    *http.Request
+	who  principal
+	body []byte
+}
+
+func (c *call) client() engine.Client { return engine.Client(c.who.client) }
+
+func (c *call) id() string { return c.r.PathValue("id") }
+
+// in decodes the body as JSON, strictly.
+func (c *call) in(v any) error {
+	d := json.NewDecoder(bytes.NewReader(c.body))
+	d.DisallowUnknownFields()
+	if err := d.Decode(v); err != nil {
+		return api.NewProblem(http.StatusBadRequest, "the request cannot be read: %v", err)
+	}
+	if _, err := d.Token(); !errors.Is(err, io.EOF) {
+		return api.NewProblem(http.StatusBadRequest, "something follows the request's JSON")
+	}
+	return nil
+}
+
+// inCBOR decodes the body as CBOR, strictly.
+func (c *call) inCBOR(v any) error {
+	if err := channel.Decode(c.body, v); err != nil {
+		return api.NewProblem(http.StatusBadRequest, "the request cannot be read: %v", err)
+	}
+	return nil
+}
+
+func (c *call) json(v any) error {
+	b, err := json.Marshal(v)
+	if err != nil {
+		return err
+	}
+	return c.send(api.TypeJSON, append(b, '\n'))
+}
+
+func (c *call) cbor(v any) error {
+	b, err := channel.Encode(v)
+	if err != nil {
+		return err
+	}
+	return c.send(api.TypeCBOR, b)
+}
+
+func (c *call) send(kind string, b []byte) error {
+	c.w.Header().Set("Content-Type", kind)
+	c.w.Header().Set("Content-Length", strconv.Itoa(len(b)))
+	if _, err := c.w.Write(b); err != nil {
+		return errors.Join(errSent, err)
+	}
+	return nil
+}
+
+func (c *call) nothing() error {
+	c.w.WriteHeader(http.StatusNoContent)
+	return nil
+}
+
+// errSent says that an answer was begun: no problem can be reported any more.
+var errSent = errors.New("the answer did not reach its reader")
+
+// get answers with what f lists.
+func get[T any](f func(context.Context) (T, error)) func(*call) error {
+	return func(c *call) error {
+		v, err := f(c.r.Context())
+		if err != nil {
+			return err
+		}
+		return c.json(v)
+	}
+}
+
+// file answers with bytes.
+func file(f func(context.Context, string) ([]byte, error), kind string) func(*call) error {
+	return func(c *call) error {
+		b, err := f(c.r.Context(), c.id())
+		if err != nil {
+			return err
+		}
+		return c.send(kind, b)
+	}
+}
+
+// remove does f and answers with nothing.
+func remove(f func(context.Context, string) error) func(*call) error {
+	return func(c *call) error {
+		if err := f(c.r.Context(), c.id()); err != nil {
+			return err
+		}
+		return c.nothing()
+	}
+}
+
+func (s *Server) ready(c *call) error {
+	if err := s.engine.Ready(c.r.Context()); err != nil {
+		return err
+	}
+	return c.json(map[string]string{"status": "ready"})
+}
+
+func (s *Server) approve(c *call) error {
+	var a api.Approve
+	if err := c.in(&a); err != nil {
+		return err
+	}
+	h, err := s.engine.Approve(c.r.Context(), c.id(), &a)
+	if err != nil {
+		return err
+	}
+	return c.json(h)
+}
+
+func (s *Server) attest(c *call) error {
+	var a api.AttestRequest
+	if err := c.in(&a); err != nil {
+		return err
+	}
+	r, err := s.engine.Attest(c.r.Context(), &a)
+	if err != nil {
+		return err
+	}
+	return c.json(r)
+}
+
+func (s *Server) report(c *call) error {
+	r, err := s.engine.Report(c.r.Context(), c.id())
+	if err != nil {
+		return err
+	}
+	return c.json(r)
+}
+
+func (s *Server) assign(c *call) error {
+	var a api.Assign
+	if err := c.in(&a); err != nil {
+		return err
+	}
+	if err := s.engine.Assign(c.r.Context(), c.id(), &a); err != nil {
+		return err
+	}
+	return c.nothing()
+}
+
+func (s *Server) putRIM(c *call) error {
+	if err := s.engine.PutRIM(c.r.Context(), c.id(), c.body); err != nil {
+		return err
+	}
+	return c.nothing()
+}
+
+func (s *Server) hello(c *call) error {
+	var h api.HostHello
+	if err := c.inCBOR(&h); err != nil {
+		return err
+	}
+	w, err := s.engine.Hello(c.r.Context(), c.client(), &h)
+	if err != nil {
+		return err
+	}
+	return c.cbor(w)
+}
+
+func (s *Server) challenges(c *call) error {
+	q := c.r.URL.Query()
+	wait, err := strconv.ParseFloat(q.Get("wait"), 64)
+	if err != nil || !(wait >= 0 && wait <= api.MaxWait.Seconds()) {
+		return api.NewProblem(http.StatusBadRequest, "wait is not a number of seconds from 0 to %v", api.MaxWait.Seconds())
+	}
+	d, err := s.engine.Challenges(c.r.Context(), c.client(), q.Get("host"), time.Duration(wait*float64(time.Second)))
+	if err != nil {
+		return err
+	}
+	if err := c.cbor(d.Challenges); err != nil {
+		d.Failed()
+		return err
+	}
+	if err := http.NewResponseController(c.w).Flush(); err != nil {
+		d.Failed()
+		return errors.Join(errSent, err)
+	}
+	return nil
+}
+
+func (s *Server) evidence(c *call) error {
+	r, err := s.engine.Evidence(c.r.Context(), c.client(), c.body)
+	if err != nil {
+		return err
+	}
+	return c.cbor(r)
+}
+
+func (s *Server) activated(c *call) error {
+	var a api.Activated
+	if err := c.inCBOR(&a); err != nil {
+		return err
+	}
+	if err := s.engine.Activated(c.r.Context(), c.client(), &a); err != nil {
+		return err
+	}
+	return c.nothing()
+}
