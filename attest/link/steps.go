@@ -124,18 +124,17 @@ func addMissing(vms []VMLink, want *attest.Challenge) []VMLink {
 	return vms
 }
 
-// clones finds the names that more than one VM has. One vTPM in two VMs is a copy: neither is
-// the one that was enrolled for sure.
+// clones counts the names of vTPM keys. One vTPM in two VMs is a copy: neither is the one that was
+// enrolled for sure. An attestation key counts only for a VM that has shown to hold it: a guest that sends
+// another VM's key hurts itself alone.
 func clones(vms []VMLink) map[string]int {
 	seen := make(map[string]int, 2*len(vms))
 	for _, v := range vms {
-		if v.Status != attest.VMQuoted {
-			continue
+		if v.Status == attest.VMQuoted && len(v.EKName) != 0 {
+			seen[string(v.EKName)]++
 		}
-		for _, n := range []attest.Name{v.EKName, v.AKName} {
-			if len(n) != 0 {
-				seen[string(n)]++
-			}
+		if v.Status == attest.VMQuoted && v.Err() == nil && len(v.AKName) != 0 {
+			seen[string(v.AKName)]++
 		}
 	}
 	return seen

@@ -277,6 +277,30 @@ func TestVerify_rejects_a_recorded_quote_over_another_VMs_nonce(t *testing.T) {
 	}
 }
 
+// A guest that sends another VM's key, with a host that believes it, makes no copy of that VM.
+func TestVerify_keeps_a_VM_whose_key_another_guest_claims(t *testing.T) {
+	h := softhost.New("good", 2)
+	ev := h.Answer(h.Challenge(attest.SchemeSEPA))
+	ev.VMs[0].AK, ev.VMs[0].AKName = ev.VMs[1].AK, ev.VMs[1].AKName
+	resign(h, ev)
+	l := verify(t, ev)
+	if l.VMs[1].Err() != nil || l.VMs[0].Err() == nil || l.VMs[0].Banks != nil {
+		t.Errorf("%v, %v", l.VMs[0].Err(), l.VMs[1].Err())
+	}
+}
+
+// Attack 46: both VMs that share a vTPM fail; nobody can say which one is the copy.
+func TestVerify_rejects_both_VMs_that_share_a_vTPM(t *testing.T) {
+	h := softhost.New("good", 3)
+	h.VMs[0].TPM = h.VMs[2].TPM
+	l := verify(t, h.Answer(h.Challenge(attest.SchemeSEPA)))
+	failed(t, l.VMs[0], link.KindClone)
+	failed(t, l.VMs[2], link.KindClone)
+	if l.VMs[1].Err() != nil {
+		t.Error(l.VMs[1].Err())
+	}
+}
+
 // resign lets the host sign whatever ev says: what a host can do that lies.
 func resign(h *softhost.Host, ev *attest.Evidence) {
 	item := binding.Item(ev.Challenge.Scheme, ev.Challenge.Nonce, softhost.Body(ev.Challenge.Scheme, ev.VMs))
@@ -404,26 +428,36 @@ func TestVerify_never_proves_other_values_than_the_honest_ones(t *testing.T) {
 	})
 }
 
+// Whatever a guest sends, and whatever a lying host signs beside it: nothing panics, the other VM
+// stands, and a VM is proven only with the quote that its vTPM made.
 func FuzzVerify(f *testing.F) {
 	h := softhost.New("good", 2)
 	c := h.Challenge(attest.SchemeSEPA)
-	b, err := h.Answer(c).Encode()
-	if err != nil {
-		f.Fatal(err)
-	}
-	f.Add(b)
-	f.Fuzz(func(t *testing.T, b []byte) {
-		ev, err := attest.DecodeEvidence(b)
-		if err != nil {
-			return
+	honest := h.Answer(c).VMs[0]
+	f.Add(honest.Quote.Attest, honest.Quote.Signature, honest.AK, honest.EK, []byte(honest.EKName), []byte(honest.AKName), honest.QuoteHash[:], byte(1), uint64(1), byte(10), []byte(honest.PCRs[0].Get(10)), false)
+	f.Add(honest.Quote.Attest, honest.Quote.Signature, honest.AK, honest.EK, []byte{}, []byte{0, 11}, []byte{}, byte(3), uint64(0), byte(30), []byte{}, true)
+	f.Fuzz(func(t *testing.T, attested, signature, ak, ek, ekName, akName, hash []byte, status byte, epoch uint64, pcr byte, value []byte, sign bool) {
+		ev := h.Answer(c)
+		vm := &ev.VMs[0]
+		vm.Quote, vm.AK, vm.EK, vm.EKName, vm.AKName = attest.Quote{Attest: attested, Signature: signature}, ak, ek, ekName, akName
+		vm.QuoteHash, vm.Status, vm.Epoch = attest.Digest{}, attest.VMStatus(status), epoch
+		copy(vm.QuoteHash[:], hash)
+		vm.PCRs[0].PCRs[10] = attest.PCR{Index: pcr, Value: value}
+		if sign {
+			resign(h, ev)
 		}
-		l, err := sepa.Verify(ev, &ev.Challenge, softhost.Now)
+		l, err := sepa.Verify(ev, c, softhost.Now)
 		if (l == nil) != (err != nil) {
 			t.Fatalf("%v, %v", l, err)
 		}
-		if l != nil {
-			resign(h, ev)
-			_, _ = sepa.Verify(ev, &ev.Challenge, softhost.Now)
+		if l == nil {
+			return
+		}
+		if sign && (l.Host.Err != nil || l.VMs[1].Err() != nil && len(akName) > 0 && len(ekName) > 0 && !errors.Is(l.VMs[1].LinkErr, &link.Error{Kind: link.KindClone})) {
+			t.Fatalf("the other VM failed: %v, %v", l.Host.Err, l.VMs[1].Err())
+		}
+		if v := l.VMs[0]; v.Err() == nil && (!bytes.Equal(attested, honest.Quote.Attest) || !bytes.Equal(v.AKName, honest.AKName) || status != 1) {
+			t.Fatalf("proven: %+v", v)
 		}
 	})
 }
