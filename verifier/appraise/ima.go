@@ -276,8 +276,12 @@ func (f Finding) file(r Reason, set rim.Set) (Reason, weight) {
 	return r, weighs
 }
 
+// digestText makes "alg:hex" of a digest key, whose digest may hold any byte.
 func digestText(key []byte) string {
-	i := bytes.LastIndexByte(key[:min(len(key), 24)], ':')
+	i := bytes.IndexByte(key, ':')
+	if string(key[:max(i, 0)]) == "verity" {
+		i += 1 + bytes.IndexByte(key[i+1:], ':')
+	}
 	if i < 0 {
 		return ""
 	}
