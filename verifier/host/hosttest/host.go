@@ -47,8 +47,8 @@ type Host struct {
 	n    int
 }
 
-// Timeout is how long a VM may take on the test host.
-const Timeout = 500 * time.Millisecond
+// Timeout is how long a VM may take on the test host: long enough for a busy machine.
+const Timeout = 1500 * time.Millisecond
 
 // New makes a host, and runs its Engine until the test ends.
 func New(t testing.TB) *Host {
