@@ -24,16 +24,13 @@ type mux struct {
 	wg      sync.WaitGroup
 }
 
-func listenMux(path, tpm string) (*mux, error) {
-	conn, err := net.Dial("unix", tpm)
-	if err != nil {
-		return nil, err
-	}
+// listenMux shares the TPM behind the connection tpm, which it will close, at path.
+func listenMux(path string, tpm net.Conn) (*mux, error) {
 	l, err := net.Listen("unix", path)
 	if err != nil {
-		return nil, errors.Join(err, conn.Close())
+		return nil, errors.Join(err, tpm.Close())
 	}
-	m := &mux{listener: l, tpm: conn, clients: map[net.Conn]bool{}}
+	m := &mux{listener: l, tpm: tpm, clients: map[net.Conn]bool{}}
 	m.wg.Go(m.accept)
 	return m, os.Chmod(path, 0o600)
 }

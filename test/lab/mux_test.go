@@ -48,7 +48,11 @@ func newMux(t *testing.T) string {
 	dir := t.TempDir()
 	tpm, path := filepath.Join(dir, "tpm"), filepath.Join(dir, "mux")
 	echoTPM(t, tpm)
-	m, err := listenMux(path, tpm)
+	conn, err := net.Dial("unix", tpm)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := listenMux(path, conn)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -16,6 +17,7 @@ import (
 type chip struct {
 	cmd    *exec.Cmd
 	exited chan struct{}
+	conn   net.Conn // to swtpm
 	mux    *mux
 }
 
@@ -37,7 +39,7 @@ func (h *Host) startTPM(ctx context.Context) error {
 		return err
 	}
 	h.tpm = t
-	t.mux, err = listenMux(filepath.Join(h.file("ptpm"), "ptpm.sock"), filepath.Join(dir, "server.sock"))
+	t.mux, err = listenMux(h.file("ptpm", "ptpm.sock"), t.conn)
 	return err
 }
 
@@ -75,14 +77,16 @@ func (l *Lab) startSwtpm(ctx context.Context, dir string) (*chip, error) {
 		_ = t.cmd.Wait()
 	}()
 	for {
-		if _, err := os.Stat(server); err == nil {
+		conn, err := net.Dial("unix", server)
+		if err == nil {
+			t.conn = conn
 			return t, nil
 		}
 		select {
 		case <-t.exited:
 			return nil, fmt.Errorf("lab: swtpm ended at once: %s", out.String())
 		case <-ctx.Done():
-			return nil, errors.Join(ctx.Err(), t.stop())
+			return nil, errors.Join(ctx.Err(), err, t.stop())
 		case <-time.After(pollEvery):
 		}
 	}
