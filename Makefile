@@ -69,7 +69,7 @@ install: ## copy into $(DESTDIR), after `make build`
 	install -m 0644 $$(ls systemd/*.service systemd/*.slice 2>/dev/null | grep -v virt-attest-guest) $(DESTDIR)$(UNITDIR)/
 	install -m 0644 systemd/sysusers.d/*.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/
 	install -m 0644 systemd/tmpfiles.d/*.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/
-	@for m in docs/man/*.[1-8]; do s=$${m##*.}; install -D -m 0644 $$m $(DESTDIR)$(PREFIX)/share/man/man$$s/$${m##*/}; done
+	@for m in $(wildcard docs/man/*.[1-8]); do s=$${m##*.}; install -D -m 0644 $$m $(DESTDIR)$(PREFIX)/share/man/man$$s/$${m##*/}; done
 
 clean: ## remove what was built
 	rm -rf bin dist
