@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"os"
 	"runtime"
 	"slices"
 	"strings"
@@ -324,5 +325,24 @@ func BenchmarkSet_File(b *testing.B) {
 				}
 			}
 		})
+	}
+}
+
+func TestDecode_reads_the_example_in_the_documentation(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/reference-values.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := strings.Cut(string(doc), "```json\n")
+	example, _, ok := strings.Cut(rest, "```")
+	f, err := rim.Decode([]byte(example))
+	if err != nil || !ok {
+		t.Fatal(err)
+	}
+	if enc, err := f.Encode(); err != nil || len(f.IMA) != 1 || len(f.Exclude) != 1 {
+		t.Errorf("%s (%v)", enc, err)
+	}
+	if _, err := rim.NewIndex(f); err != nil {
+		t.Error(err)
 	}
 }
