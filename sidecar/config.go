@@ -21,8 +21,9 @@ type Config struct {
 	QEMUGroup  string // group that may connect; libvirt-qemu, qemu or kvm, the first there is
 	Version    string
 
-	uids []uint32 // who may connect to tpm.sock and agent.sock
-	gid  int
+	uids  []uint32 // who may connect to tpm.sock and agent.sock
+	gid   int
+	point func(name string) // of tests: called between any two effects
 }
 
 // Default places.

@@ -39,7 +39,7 @@ func Run(ctx context.Context, c Config, log *slog.Logger) error {
 	}
 	book := openLedger(c, log)
 	defer book.Close()
-	p, err := proxy.New(proxy.Config{Journal: j, Store: store, Ledger: book, SWTPM: c.SWTPM, Log: log}, in)
+	p, err := proxy.New(proxy.Config{Journal: j, Store: store, Ledger: book, SWTPM: c.SWTPM, Log: log, Point: c.point}, in)
 	if err != nil {
 		return err
 	}

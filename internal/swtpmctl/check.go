@@ -26,11 +26,11 @@ const (
 // Check refuses a whole request whose content swtpm must not see. It returns what to answer,
 // Success where the request may pass, and why.
 func Check(request []byte) (Result, error) {
-	n, whole, err := RequestSize(request)
+	n, err := RequestSize(request)
 	if err != nil {
 		return BadOrdinal, err
 	}
-	if !whole || n != len(request) {
+	if n != len(request) {
 		return BadParameter, fmt.Errorf("%w: %v of %d bytes", ErrMalformed, CommandOf(request), len(request))
 	}
 	switch c := CommandOf(request); c {

@@ -23,22 +23,22 @@ func Word(b []byte, i int) uint32 {
 // CommandOf gives the command of a request of at least 4 bytes.
 func CommandOf(request []byte) Command { return Command(Word(request, 0)) }
 
-// RequestSize tells from the first bytes of a request how long it is. Where whole is false, n
-// bytes must have arrived before more can be told; n is then greater than len(prefix).
+// RequestSize tells from the first bytes of a request how long it is: up to n bytes are to be
+// read before more can be told, and the request is whole if n is len(prefix).
 // Errors: ErrUnknown (the size of an unknown command is unknown too), ErrMalformed.
-func RequestSize(prefix []byte) (n int, whole bool, err error) {
+func RequestSize(prefix []byte) (n int, err error) {
 	if len(prefix) < 4 {
-		return 4, false, nil
+		return 4, nil
 	}
 	s, ok := shapes[CommandOf(prefix)]
 	if !ok {
-		return 0, false, fmt.Errorf("%w %#x", ErrUnknown, Word(prefix, 0))
+		return 0, fmt.Errorf("%w %#x", ErrUnknown, Word(prefix, 0))
 	}
 	if s.short != 0 && len(prefix) == s.short {
-		return s.short, true, nil
+		return s.short, nil
 	}
 	if len(prefix) < s.request {
-		return s.request, false, nil
+		return s.request, nil
 	}
 	switch CommandOf(prefix) {
 	case SetStateBlob:
@@ -46,20 +46,22 @@ func RequestSize(prefix []byte) (n int, whole bool, err error) {
 	case HashData:
 		return bounded(8, Word(prefix, 4), MaxHashData)
 	}
-	return s.request, true, nil
+	return s.request, nil
 }
 
-// ReplySize tells from the first bytes of a reply to command how long it is, as RequestSize does.
-func ReplySize(command Command, prefix []byte) (n int, whole bool, err error) {
+// ReplySize tells from the first bytes of a reply to command how long it is, as RequestSize
+// does. An error reply is 4 bytes, or as long as a good one without data (GET_STATEBLOB); it ends
+// where swtpm's one write ended.
+func ReplySize(command Command, prefix []byte) (n int, err error) {
+	fixed := FixedReply(command)
 	if len(prefix) < 4 {
-		return 4, false, nil
+		return fixed, nil
 	}
-	s, ok := shapes[command]
-	if !ok || ResultOf(prefix) != Success {
-		return 4, true, nil
+	if ResultOf(prefix) != Success {
+		return len(prefix), nil
 	}
-	if len(prefix) < s.reply {
-		return s.reply, false, nil
+	if len(prefix) < fixed {
+		return fixed, nil
 	}
 	switch command {
 	case GetStateBlob:
@@ -67,15 +69,18 @@ func ReplySize(command Command, prefix []byte) (n int, whole bool, err error) {
 	case GetInfo:
 		return bounded(12, Word(prefix, 8), MaxInfo)
 	}
-	return s.reply, true, nil
+	return fixed, nil
 }
 
-func bounded(fixed int, length uint32, limit int) (int, bool, error) {
+func bounded(fixed int, length uint32, limit int) (int, error) {
 	if int64(length) > int64(limit) {
-		return 0, false, fmt.Errorf("%w: %d bytes of data, at most %d", ErrMalformed, length, limit)
+		return 0, fmt.Errorf("%w: %d bytes of data, at most %d", ErrMalformed, length, limit)
 	}
-	return fixed + int(length), true, nil
+	return fixed + int(length), nil
 }
+
+// FixedReply is the size of a good reply without the data that some carry, in bytes.
+func FixedReply(command Command) int { return max(4, shapes[command].reply) }
 
 // ResultOf gives the result of a reply; a reply without one has failed.
 func ResultOf(reply []byte) Result {
@@ -87,11 +92,3 @@ func ResultOf(reply []byte) Result {
 
 // Error is a reply that says r and nothing else, as swtpm sends it.
 func Error(r Result) []byte { return binary.BigEndian.AppendUint32(nil, uint32(r)) }
-
-// Padding tells how many bytes a QEMU before 9.2 waits for beyond the 4 of an error reply.
-func Padding(command Command) int {
-	if s, ok := shapes[command]; ok {
-		return s.reply - 4
-	}
-	return 0
-}

@@ -13,6 +13,7 @@
 // sizes are right and whose content is not; what it refuses must not reach swtpm
 // (CVE-2022-23645, CVE-2026-75900).
 //
-// On an error swtpm sends the 4 bytes of the result only. QEMU up to 9.1 waits for the whole
-// reply nevertheless, for ever; Padding tells how much is missing.
+// On an error swtpm sends the 4 bytes of the result only (GET_STATEBLOB: 16 if it was the state
+// that failed). QEMU up to 9.1 waits for the whole reply nevertheless, for ever; FixedReply
+// tells how long that is.
 package swtpmctl

@@ -55,29 +55,24 @@ type Slot struct {
 
 // State is what the sidecar knows about vTPM and QEMU. Single words: each is right by itself.
 type State struct {
-	Power     atomic.Uint32 // Off, Powered or Running
-	Parked    atomic.Uint32 // 1: the guest's last command was TPM2_Shutdown, or its state was taken away
-	Restored  atomic.Uint32 // 1: volatile state was loaded since the last STOP
-	Buffer    atomic.Uint32 // negotiated size of commands and responses
-	Attached  atomic.Uint32 // 1: the stored descriptors towards swtpm are set up
-	Locality  atomic.Uint32 // as QEMU set it
-	PowerOns  atomic.Uint32 // by the QEMU that is connected
-	DataFD    atomic.Uint32 // 1: a SET_DATAFD is being worked on
-	ShortRead atomic.Uint32 // 1: this QEMU reads only 4 bytes of an error reply
-	Debt      atomic.Uint32 // bytes of padding that such a QEMU has not read yet
-	_         [2]uint32
-	Commands  atomic.Uint64 // TPM commands of the guest
-	Refused   atomic.Uint64 // frames that were answered here
-	Quotes    atomic.Uint64
-	Unstored  atomic.Uint64 // quotes whose record could not be written
-	Restarts  atomic.Uint64 // of the sidecar since QEMU connected
+	Power    atomic.Uint32 // Off, Powered or Running
+	Parked   atomic.Uint32 // 1: the guest's last command was TPM2_Shutdown, or its state was taken away
+	Restored atomic.Uint32 // 1: volatile state was loaded since the last STOP
+	Buffer   atomic.Uint32 // negotiated size of commands and responses
+	Attached atomic.Uint32 // 1: the stored descriptors towards swtpm are set up
+	Locality atomic.Uint32 // as QEMU set it
+	PowerOns atomic.Uint32 // by the QEMU that is connected
+	DataFD   atomic.Uint32 // 1: a SET_DATAFD is being worked on
+	Commands atomic.Uint64 // TPM commands of the guest
+	Refused  atomic.Uint64 // frames that were answered here
+	Quotes   atomic.Uint64
+	Unstored atomic.Uint64 // quotes whose record could not be written
+	Restarts atomic.Uint64 // of the sidecar since QEMU connected
 }
 
-// Intent holds values that a step stores before it acts, so that it acts once.
+// Intent holds what a step stores before it acts, so that it acts once.
 type Intent struct {
 	Epoch atomic.Uint64 // the store's epoch before INIT
-	Debt  atomic.Uint32 // Debt after the reply that is under way
-	_     uint32
 }
 
 // Values of State.Power.

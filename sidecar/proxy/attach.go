@@ -158,11 +158,11 @@ func ask(fd int, command swtpmctl.Command, pass int) ([]byte, error) {
 	}
 	var reply []byte
 	for {
-		end, whole, err := swtpmctl.ReplySize(command, reply)
+		end, err := swtpmctl.ReplySize(command, reply)
 		if err != nil {
 			return nil, err
 		}
-		if whole {
+		if end == len(reply) {
 			break
 		}
 		if reply, err = more(fd, reply, end); err != nil {

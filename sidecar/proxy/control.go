@@ -80,12 +80,12 @@ func (c *control) take() {
 		c.adopt()
 		return
 	}
-	end, whole, err := swtpmctl.RequestSize(c.taken())
+	end, err := swtpmctl.RequestSize(c.taken())
 	switch {
 	case err != nil:
 		c.refuse(err)
 		return
-	case whole:
+	case end == c.slot.Take.Done():
 		c.enter(ctrlJudging, "control: taken")
 		return
 	}
@@ -139,7 +139,7 @@ func (c *control) respond(reply []byte) {
 	c.finish(copy(c.reply, reply))
 }
 
-// fail answers with an error, as long as this QEMU expects it to be.
+// fail answers with an error, as long as QEMU expects it to be.
 func (c *control) fail(command swtpmctl.Command, result swtpmctl.Result) {
 	c.finish(c.pad(command, copy(c.reply, swtpmctl.Error(result))))
 }
@@ -151,46 +151,12 @@ func (c *control) finish(n int) {
 	c.enter(ctrlReplying, "control: answered")
 }
 
-// pad lengthens an error reply of 4 bytes for a QEMU that waits for a whole one. The padding
-// consists of results that say failure: a QEMU that reads only the first takes the next
-// for the answers to its next commands, and Debt counts them.
+// pad lengthens an error reply of 4 bytes to the length of a good one: QEMU waits for all of it
+// before 9.2, and still does since, except for two commands after whose failure it ends.
 func (c *control) pad(command swtpmctl.Command, n int) int {
-	missing := swtpmctl.Padding(command)
-	if missing == 0 || c.p.st.ShortRead.Load() == 1 {
-		return n
-	}
-	for end := n + missing; n < end; {
-		n += copy(c.reply[n:], swtpmctl.Error(swtpmctl.Fail))
-	}
-	c.p.Journal.Intent().Debt.Store(uint32(missing))
-	return n
-}
-
-// paid settles the padding of an earlier reply when the next request has come. A QEMU that
-// waited for the whole reply has read it all; one that did not takes 4 bytes of it for this
-// request's reply, and nothing more is sent.
-func (c *control) paid() bool {
-	debt := c.p.st.Debt.Load()
-	if debt == 0 {
-		return true
-	}
-	if c.p.st.ShortRead.Load() == 0 && unread(c.fd) == 0 {
-		c.p.st.Debt.Store(0)
-		return true
-	}
-	c.p.st.ShortRead.Store(1)
-	c.p.Journal.Intent().Debt.Store(debt - 4)
-	c.finish(0)
-	return false
-}
-
-// unread tells how much the peer has not read yet; 0 if it cannot be told.
-func unread(fd int) int {
-	n, err := unix.IoctlGetInt(fd, unix.SIOCOUTQ)
-	if err != nil {
-		return 0
-	}
-	return n
+	end := max(n, swtpmctl.FixedReply(command))
+	clear(c.reply[n:end])
+	return end
 }
 
 // forward brings a request to swtpm and its reply back.
@@ -200,8 +166,8 @@ func (c *control) forward() {
 		slot: c.slot, request: c.taken(), reply: c.reply, waker: c.waker, fd: c.p.ctrl.fd,
 		sending: ctrlSending, awaiting: ctrlAwaiting, tries: 1, point: c.p.Point,
 		whole: func(b []byte) (bool, int, error) {
-			n, whole, err := swtpmctl.ReplySize(command, b)
-			return whole, n, err
+			n, err := swtpmctl.ReplySize(command, b)
+			return n == len(b), n, err
 		},
 	}
 	switch err := x.run(c.p.alive.Load(), &c.p.stopped, forever); {
@@ -233,7 +199,6 @@ func (c *control) answer() {
 }
 
 func (c *control) done() {
-	c.p.st.Debt.Store(c.p.Journal.Intent().Debt.Load())
 	if c.slot.Take.Done() > trimAbove || c.slot.Size.Load() > trimAbove {
 		c.p.Journal.Trim()
 	}
@@ -281,7 +246,7 @@ func (c *control) adopt() {
 func (c *control) begin(fd int) {
 	st := c.p.st
 	for _, w := range []interface{ Store(uint32) }{
-		&st.PowerOns, &st.ShortRead, &st.Debt, &c.p.Journal.Intent().Debt, &st.DataFD, &st.Parked, &st.Restored, &st.Locality,
+		&st.PowerOns, &st.DataFD, &st.Parked, &st.Restored, &st.Locality,
 	} {
 		w.Store(0)
 	}

@@ -9,10 +9,6 @@ import (
 
 // judge decides what becomes of a whole request.
 func (c *control) judge() {
-	if !c.paid() {
-		return
-	}
-	c.p.Journal.Intent().Debt.Store(0)
 	request := c.taken()
 	command := swtpmctl.CommandOf(request)
 	if result, err := swtpmctl.Check(request); err != nil {

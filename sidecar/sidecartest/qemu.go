@@ -17,8 +17,6 @@ import (
 type QEMU struct {
 	Control int // control connection
 	Data    int // our end of the data socket
-	// Modern makes it read 4 bytes of an error reply, as since 9.2; before, it waits for all.
-	Modern bool
 }
 
 // patience bounds every read.
@@ -106,10 +104,14 @@ func (q *QEMU) Boot() error {
 }
 
 // Startup is the firmware's TPM2_Startup(CLEAR).
-func (q *QEMU) Startup() error { return q.success([]byte{0x80, 0x01, 0, 0, 0, 12, 0, 0, 0x01, 0x44, 0, 0}) }
+func (q *QEMU) Startup() error {
+	return q.success([]byte{0x80, 0x01, 0, 0, 0, 12, 0, 0, 0x01, 0x44, 0, 0})
+}
 
 // Shutdown is the guest's TPM2_Shutdown(CLEAR).
-func (q *QEMU) Shutdown() error { return q.success([]byte{0x80, 0x01, 0, 0, 0, 12, 0, 0, 0x01, 0x45, 0, 0}) }
+func (q *QEMU) Shutdown() error {
+	return q.success([]byte{0x80, 0x01, 0, 0, 0, 12, 0, 0, 0x01, 0x45, 0, 0})
+}
 
 func (q *QEMU) success(command []byte) error {
 	r, err := q.Command(command)
@@ -144,26 +146,19 @@ type ResultError swtpmctl.Result
 func (e ResultError) Error() string { return fmt.Sprintf("result %#x", uint32(e)) }
 
 func (q *QEMU) reply(c swtpmctl.Command) ([]byte, error) {
-	first := 4
-	if !q.Modern {
-		first += swtpmctl.Padding(c)
-	}
-	b, err := readN(q.Control, nil, first)
+	b, err := readN(q.Control, nil, swtpmctl.FixedReply(c))
 	if err != nil {
 		return b, fmt.Errorf("%v: %w", c, err)
 	}
-	if r := swtpmctl.ResultOf(b); r != 0 {
+	// "Retry" says that there is no such state.
+	if r := swtpmctl.ResultOf(b); r != 0 && r != 0x800 {
 		return b, fmt.Errorf("%v: %w", c, ResultError(r))
 	}
-	for {
-		n, whole, err := swtpmctl.ReplySize(c, b)
-		if err != nil || whole {
-			return b, err
-		}
-		if b, err = readN(q.Control, b, n); err != nil {
-			return b, fmt.Errorf("%v: %w", c, err)
-		}
+	n, err := swtpmctl.ReplySize(c, b)
+	if err != nil || n == len(b) {
+		return b, err
 	}
+	return readN(q.Control, b, n)
 }
 
 // Command is one TPM command, written in one call.
