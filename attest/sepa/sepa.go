@@ -80,13 +80,16 @@ func verifyComposite(ev *attest.Evidence) (link.HostLink, error) {
 // host's quote holds; link.Settle sees to that.
 func verifyVM(vm *attest.VMEvidence, want *attest.Challenge) link.VMLink {
 	v := link.VMLink{UUID: vm.UUID, Status: vm.Status, Epoch: vm.Epoch, EKName: vm.EKName, AKName: vm.AKName}
-	if want.Scheme == attest.SchemeSEPAExact {
-		v.Epoch, v.EKName = 0, nil // the paper's composite does not cover them
-	}
 	v.LinkErr = verifyLink(vm)
 	v.Quote, v.QuoteErr = verifyQuote(vm, binding.VMNonce(want.Scheme, want.Nonce, vm.UUID))
 	if v.QuoteErr == nil {
 		v.Banks = v.Quote.Banks
+	}
+	if want.Scheme == attest.SchemeSEPAExact { // the paper's composite covers no names, the quote its own key
+		v.Epoch, v.EKName = 0, nil
+		if v.Err() != nil {
+			v.AKName = nil
+		}
 	}
 	return v
 }
