@@ -63,9 +63,13 @@ func Device(path string) *TPM {
 // Socket is a TPM behind a unix socket (swtpm socket --server type=unixio,path=…). Such a server
 // has one client at a time, so the connection lasts for one command and others get their turn.
 func Socket(path string) *TPM {
-	t := New(path, func(ctx context.Context) (io.ReadWriteCloser, error) {
+	return New(path, func(ctx context.Context) (io.ReadWriteCloser, error) {
 		return (&net.Dialer{}).DialContext(ctx, "unix", path)
-	}, 0)
+	}, 0).Shared()
+}
+
+// Shared makes t close its connection after each command. Call it before the first one.
+func (t *TPM) Shared() *TPM {
 	t.release = true
 	return t
 }

@@ -73,7 +73,7 @@ func (h *Host) start(t testing.TB) {
 	if _, ok := t.(*testing.B); ok {
 		log = slog.New(slog.DiscardHandler)
 	}
-	h.TPM = machine.NewTPM(ptpm.New("pTPM", h.dial, 10*time.Second), PCRs, log)
+	h.TPM = machine.NewTPM(ptpm.New("pTPM", h.dial, 10*time.Second).Shared(), PCRs, log)
 	h.Machine = &machine.Host{TPM: h.TPM, IMA: machine.NewIMALog(h.Path("ima"), h.Path("boot_id")), Boot: h.Path("boot"), Log: log}
 	dialer := sidecars.Dialer{Dir: h.Path("run")}
 	h.VMs = &evidence.Collector{
