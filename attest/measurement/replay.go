@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"fmt"
 	"iter"
+	"slices"
 
 	"virt-attest/attest"
 )
@@ -14,13 +15,14 @@ type State struct {
 	BootID string           `json:"boot_id"` // as the machine names its boot; nothing proves it
 	Count  uint64           `json:"count"`
 	PCRs   []attest.PCRBank `json:"pcrs,omitempty"`
+	Padded []attest.Alg     `json:"padded,omitempty"` // banks that were proven, at least in part, by padded SHA-1
 }
 
 // Options of a Replay. The zero value is the strict one.
 type Options struct {
 	// AllowPadded accepts banks that the kernel extends by SHA-1 digests padded with
 	// zeros (Linux before 5.8; later for banks whose hash the kernel lacks). Such a bank
-	// is as strong as SHA-1, whatever its name says; Proof.Padded names them.
+	// is as strong as SHA-1, whatever its name says; State.Padded names them.
 	AllowPadded bool
 	// CheckDigests also compares every listed template digest with the template data.
 	CheckDigests bool
@@ -28,11 +30,10 @@ type Options struct {
 
 // Proof is a prefix of a list that gives the quoted PCR 10 in every quoted bank.
 type Proof struct {
-	State     State        // to go on from: what is proven now
-	From      uint64       // index of the first of Entries
-	Tail      uint64       // entries after the prefix: not proven
-	Continues bool         // the earlier proof's entries are a prefix of this one's
-	Padded    []attest.Alg // banks that were only proven by padded SHA-1
+	State     State  // to go on from: what is proven now
+	From      uint64 // index of the first of Entries
+	Tail      uint64 // entries after the prefix: not proven
+	Continues bool   // the earlier proof's entries are a prefix of this one's
 	seg       attest.LogSegment
 }
 
@@ -201,8 +202,8 @@ func prove(banks []bank, seg attest.LogSegment, before State, count uint64) (*Pr
 		if b.at != banks[0].at {
 			return nil, &Error{Kind: KindBanks, Index: b.at, Text: fmt.Sprintf("banks disagree: %v is reached after %d entries, %v after %d", banks[0].alg, banks[0].at, b.alg, b.at)}
 		}
-		if b.mode != hashed {
-			p.Padded = append(p.Padded, b.alg)
+		if b.mode != hashed || seg.From > 0 && slices.Contains(before.Padded, b.alg) {
+			p.State.Padded = append(p.State.Padded, b.alg)
 		}
 	}
 	p.State.Count, p.State.PCRs = banks[0].at, values(banks)

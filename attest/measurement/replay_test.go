@@ -91,16 +91,25 @@ func TestReplay_refuses_padded_SHA1_in_a_strong_bank_unless_allowed(t *testing.T
 	_, err := measurement.Replay(m.IMA, state{}, m.PCRs, options{})
 	wantKind(t, err, measurement.KindNotReached, 8)
 	p, err := measurement.Replay(m.IMA, state{}, m.PCRs, options{AllowPadded: true})
-	if err != nil || !slices.Equal(p.Padded, []attest.Alg{attest.SHA512, attest.SHA384}) {
-		t.Errorf("padded banks %v (%v), want the two that Debian's kernel cannot hash", p.Padded, err)
+	if err != nil || !slices.Equal(p.State.Padded, []attest.Alg{attest.SHA512, attest.SHA384}) {
+		t.Errorf("padded banks %v (%v), want the two that Debian's kernel cannot hash", p.State.Padded, err)
 	}
 	p, err = measurement.Replay(m.IMA, state{}, measuretest.Only(m.PCRs, attest.SHA256, attest.SHA1), options{AllowPadded: true})
-	if err != nil || len(p.Padded) != 0 {
-		t.Errorf("banks that are hashed are called padded: %v (%v)", p.Padded, err)
+	if err != nil || len(p.State.Padded) != 0 {
+		t.Errorf("banks that are hashed are called padded: %v (%v)", p.State.Padded, err)
 	}
 }
 
 func TestReplay_never_calls_a_padded_bank_hashed(t *testing.T) {
+	m := measuretest.Load("fourbanks")
+	first, err := measurement.Replay(m.IMA, state{}, m.PCRs, options{AllowPadded: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	again, err := measurement.Replay(measuretest.Cut(m.IMA, 8, 8), first.State, m.PCRs, options{})
+	if err != nil || len(again.State.Padded) != 2 {
+		t.Errorf("forgotten when nothing new came: %v, %v", again, err)
+	}
 	for _, name := range []string{"fourbanks", "ovmf256"} {
 		m := measuretest.Load(name)
 		_, err := measurement.Replay(m.IMA, state{}, measuretest.Only(m.PCRs, attest.SHA384), options{})

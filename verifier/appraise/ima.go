@@ -98,7 +98,7 @@ func (c *check) restarted(proof *measurement.Proof) {
 
 // padded refuses a required bank that is only as strong as SHA-1 (attack 22: downgrade).
 func (c *check) padded(proof *measurement.Proof) {
-	for _, alg := range proof.Padded {
+	for _, alg := range proof.State.Padded {
 		if !slices.Contains(c.s.Policy.banks(), alg) {
 			continue
 		}

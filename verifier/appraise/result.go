@@ -65,7 +65,7 @@ func (c *check) outcome(in *Input, id attest.UUID) Outcome {
 	return Outcome{Next: c.next, Result: Result{
 		UUID: id, Name: c.s.Name, Host: c.host, State: Decide(c.reasons), Reasons: limit(c.reasons), Notes: limit(c.notes),
 		Scheme: in.Evidence.Challenge.Scheme, Time: in.Now, Expires: in.Now.Add(c.s.Policy.validFor()),
-		Report: fmt.Sprintf("%x", in.Evidence.Challenge.Nonce), Entries: c.next.Replay.Count, RIM: rimName,
+		Report: in.Evidence.Challenge.Nonce.String(), Entries: c.next.Replay.Count, RIM: rimName,
 	}}
 }
 
