@@ -7,7 +7,6 @@ import (
 	"io"
 	"net/http"
 	"runtime/debug"
-	"sync"
 	"time"
 
 	"virt-attest/attest"
@@ -110,10 +109,12 @@ func (s *Server) withBody(c *call, rt route, f func() error) error {
 	}
 	timeout := bodyTimeout
 	if rt.bulk {
-		if err := s.bulk.enter(c.r.Context(), c.who.name); err != nil {
+		leave, err := s.bulk.enter(c.r.Context(), c.who.name)
+		if err != nil {
+			c.w.Header().Set("Connection", "close")
 			return err
 		}
-		defer s.bulk.leave(c.who.name)
+		defer leave()
 		timeout = bulkTimeout
 	}
 	_ = rc.SetReadDeadline(time.Now().Add(timeout))
@@ -173,49 +174,4 @@ func problemOf(err error) *api.Problem {
 		return api.NewProblem(http.StatusServiceUnavailable, "the Verifier cannot answer now: its database or its workers did not answer in time")
 	}
 	return api.NewProblem(http.StatusInternalServerError, "the Verifier failed; its journal has the cause")
-}
-
-// gate bounds what is in memory at a time, in all and for one client.
-type gate struct {
-	slots chan struct{}
-	each  int
-	mu    sync.Mutex
-	held  map[string]int
-}
-
-func newGate(total, each int) *gate {
-	return &gate{slots: make(chan struct{}, total), each: each, held: make(map[string]int)}
-}
-
-func (g *gate) enter(ctx context.Context, who string) error {
-	g.mu.Lock()
-	if g.held[who] >= g.each {
-		g.mu.Unlock()
-		return api.NewProblem(http.StatusTooManyRequests, "%d large requests of this client are under way", g.each)
-	}
-	g.held[who]++
-	g.mu.Unlock()
-	timer := time.NewTimer(bodyWait)
-	defer timer.Stop()
-	select {
-	case g.slots <- struct{}{}:
-		return nil
-	case <-timer.C:
-	case <-ctx.Done():
-	}
-	g.drop(who)
-	return api.NewProblem(http.StatusServiceUnavailable, "too many large requests are under way")
-}
-
-func (g *gate) leave(who string) {
-	<-g.slots
-	g.drop(who)
-}
-
-func (g *gate) drop(who string) {
-	g.mu.Lock()
-	defer g.mu.Unlock()
-	if g.held[who]--; g.held[who] == 0 {
-		delete(g.held, who)
-	}
 }

@@ -11,7 +11,7 @@ const (
 	writeTimeout  = 30 * time.Second // of a short answer
 	bulkWrite     = 10 * time.Minute // of an answer that carries evidence or logs
 	stopTimeout   = 5 * time.Second  // for requests under way when the Verifier stops
-	bodyWait      = 20 * time.Second // for a place to read evidence into
+	bodyWait      = 20 * time.Second // for a place to read a large body into
 	maxHeader     = 16 << 10         // bytes
 	maxStreams    = 32               // of one HTTP/2 connection
 	maxBulk       = 4                // bodies with evidence or reference values in memory at a time
