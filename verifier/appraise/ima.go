@@ -182,7 +182,8 @@ func (c *check) find(e *measurement.Entry, kind FindingKind, digest []byte, text
 		c.next.More++
 		return
 	}
-	c.next.Findings = append(c.next.Findings, Finding{Kind: kind, Entry: e.Index, Path: bytes.Clone(e.Path), Digest: bytes.Clone(digest), Text: text})
+	path := e.Path[:min(len(e.Path), maxPath)] // a longer one is in no reference values, cut or not
+	c.next.Findings = append(c.next.Findings, Finding{Kind: kind, Entry: e.Index, Path: bytes.Clone(path), Digest: bytes.Clone(digest), Text: text})
 }
 
 // aggregate checks the entry that ties the log to the boot before it, and that there is

@@ -6,5 +6,6 @@ const (
 	MaxReasons  = 64       // of one Result; one more says how many were left out
 	MaxExcludes = 256      // globs counted in a machine's state
 	MaxMachine  = 16 << 20 // an encoded Machine, bytes
+	maxPath     = 4096     // bytes of a path that are kept: PATH_MAX
 	maxValues   = 3        // reference values named in one Reason
 )
