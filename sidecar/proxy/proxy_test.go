@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"virt-attest/internal/ledger"
+	"virt-attest/internal/tpmwire"
 	"virt-attest/sidecar/fdstore"
 	"virt-attest/sidecar/journal"
 	"virt-attest/sidecar/proxy"
@@ -26,10 +27,14 @@ type rig struct {
 	swtpm  *sidecartest.SWTPM
 	socket string
 	store  string // hypervisor store
+	book   *ledger.Writer
 	log    *bytes.Buffer
 }
 
-func newRig(t testing.TB) *rig {
+func newRig(t testing.TB) *rig { return newRigWith(t, nil) }
+
+// newRigWith puts another ledger in the hypervisor store's place.
+func newRigWith(t testing.TB, book proxy.Ledger) *rig {
 	t.Helper()
 	r := &rig{swtpm: sidecartest.StartSWTPM(t, ""), socket: filepath.Join(sidecartest.ShortDir(t), "tpm.sock"), store: t.TempDir(), log: new(bytes.Buffer)}
 	j, err := journal.Create()
@@ -40,8 +45,12 @@ func newRig(t testing.TB) *rig {
 	if err != nil {
 		t.Fatal(err)
 	}
+	r.book = w
+	if book == nil {
+		book = w
+	}
 	log := slog.New(slog.NewTextHandler(r.log, nil))
-	r.Proxy, err = proxy.New(proxy.Config{Journal: j, Store: fdstore.New(""), Ledger: w, SWTPM: r.swtpm.Ctrl, Log: log}, nil)
+	r.Proxy, err = proxy.New(proxy.Config{Journal: j, Store: fdstore.New(""), Ledger: book, SWTPM: r.swtpm.Ctrl, Log: log}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -114,6 +123,19 @@ func TestProxy_carries_what_QEMU_says_to_its_TPM(t *testing.T) {
 			t.Fatalf("%x %v", b, err)
 		}
 	}
+}
+
+// probe is an own command, to see whether the lane is free.
+func (r *rig) probe(timeout time.Duration) error {
+	ctx, cancel := context.WithTimeout(context.Background(), timeout)
+	defer cancel()
+	return r.Between(ctx, func(send proxy.Send) error {
+		response, err := send(tpmwire.BanksCommand())
+		if err == nil {
+			_, err = tpmwire.Banks(response)
+		}
+		return err
+	})
 }
 
 var getRandom = []byte{0x80, 0x01, 0, 0, 0, 12, 0, 0, 0x01, 0x7b, 0, 16}

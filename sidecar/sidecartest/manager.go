@@ -138,7 +138,11 @@ func (m *Manager) handle(text string, fds []int) {
 	case vars["FDSTOREREMOVE"] == "1":
 		m.remove(vars["FDNAME"])
 	case vars["READY"] == "1":
-		close(m.ready)
+		select {
+		case <-m.ready: // from a process that was killed right after it was ready
+		default:
+			close(m.ready)
+		}
 	}
 	for _, fd := range fds {
 		unix.Close(fd)
