@@ -20,11 +20,8 @@ import (
 	"crypto/ecdsa"
 	"crypto/rsa"
 	"crypto/subtle"
-	"encoding/binary"
 	"math/big"
 	"slices"
-
-	"github.com/google/go-tpm/tpm2"
 
 	"virt-attest/attest"
 )
@@ -63,114 +60,77 @@ func Verify(q attest.Quote, ak *AK, extraData []byte, values []attest.PCRBank) (
 	if ak == nil || len(extraData) < 32 {
 		return nil, fail(KindNonce, "a quote is verified with a key and at least 32 bytes of qualifying data")
 	}
-	st, err := decodeAttest(q)
+	if len(q.Attest)+len(q.Signature)+2 > attest.MaxQuote {
+		return nil, fail(KindMalformed, "quote of %d bytes", len(q.Attest)+len(q.Signature)+2)
+	}
+	st, err := parseStatement(q.Attest)
 	if err != nil {
 		return nil, err
 	}
-	if subtle.ConstantTimeCompare(st.QualifiedSigner.Buffer, ak.qualified) != 1 {
-		return nil, fail(KindSigner, "signed by key %x, which is not the attestation key %v in the endorsement hierarchy", st.QualifiedSigner.Buffer, ak.name)
+	if subtle.ConstantTimeCompare(st.signer, ak.qualified) != 1 {
+		return nil, fail(KindSigner, "signed by key %x, which is not the attestation key %v in the endorsement hierarchy", st.signer, ak.name)
 	}
 	if err := ak.checkSignature(q.Attest, q.Signature); err != nil {
 		return nil, err
 	}
-	if subtle.ConstantTimeCompare(st.ExtraData.Buffer, extraData) != 1 {
-		return nil, fail(KindNonce, "made for %x, not for this challenge's %x", st.ExtraData.Buffer, extraData)
+	if subtle.ConstantTimeCompare(st.extraData, extraData) != 1 {
+		return nil, fail(KindNonce, "made for %x, not for this challenge's %x", st.extraData, extraData)
 	}
 	banks, err := quotedBanks(st, ak, values)
 	if err != nil {
 		return nil, err
 	}
 	return &Verified{
-		Banks: banks, Clock: st.ClockInfo.Clock, ResetCount: st.ClockInfo.ResetCount,
-		RestartCount: st.ClockInfo.RestartCount, Safe: bool(st.ClockInfo.Safe),
-		FirmwareVersion: st.FirmwareVersion, QualifiedSigner: bytes.Clone(st.QualifiedSigner.Buffer),
+		Banks: banks, Clock: st.clock, ResetCount: st.resetCount, RestartCount: st.restartCount, Safe: st.safe,
+		FirmwareVersion: st.firmware, QualifiedSigner: bytes.Clone(st.signer),
 	}, nil
 }
 
-// decodeAttest reads a TPMS_ATTEST that says it is a quote. Magic and type stand at
-// fixed offsets and are looked at before anything else is parsed.
-func decodeAttest(q attest.Quote) (*tpm2.TPMSAttest, error) {
-	a := q.Attest
-	if len(a) < 6 || len(a)+len(q.Signature)+2 > attest.MaxQuote {
-		return nil, fail(KindMalformed, "not a TPMS_ATTEST: %d bytes", len(a))
-	}
-	if m := binary.BigEndian.Uint32(a); m != uint32(tpm2.TPMGeneratedValue) {
-		return nil, fail(KindMagic, "magic is %#08x: this was not made inside a TPM", m)
-	}
-	if t := binary.BigEndian.Uint16(a[4:]); t != uint16(tpm2.TPMSTAttestQuote) {
-		return nil, fail(KindType, "attestation structure of type %#04x, not a quote", t)
-	}
-	st, err := decode[tpm2.TPMSAttest](a, attest.MaxQuote)
+func (ak *AK) checkSignature(signed, tpmtSignature []byte) error {
+	sig, err := parseSignature(tpmtSignature)
 	if err != nil {
-		return nil, fail(KindMalformed, "the TPMS_ATTEST is malformed: %v", err)
+		return err
 	}
-	return st, nil
-}
-
-func (ak *AK) checkSignature(signed, signature []byte) error {
-	sig, err := decode[tpm2.TPMTSignature](signature, attest.MaxQuote)
-	if err != nil {
-		return fail(KindMalformed, "the TPMT_SIGNATURE is malformed: %v", err)
-	}
-	if sig.SigAlg != ak.scheme {
-		return fail(KindAlgorithm, "signed with scheme %#04x, the attestation key has %s", uint16(sig.SigAlg), ak.Scheme())
+	if sig.scheme != ak.scheme || sig.hash != ak.hashAlg {
+		return fail(KindAlgorithm, "signed with scheme %#04x and %v, the attestation key has %s", sig.scheme, sig.hash, ak.Scheme())
 	}
 	h := ak.hash.New()
 	h.Write(signed)
-	if ak.ecc != nil {
-		return ak.checkECDSA(sig, h.Sum(nil))
-	}
-	return ak.checkRSA(sig, h.Sum(nil))
-}
-
-func (ak *AK) checkECDSA(sig *tpm2.TPMTSignature, digest []byte) error {
-	s, err := sig.Signature.ECDSA()
-	if err != nil || attest.Alg(s.Hash) != ak.hashAlg {
-		return fail(KindAlgorithm, "the signature's hash is not that of the attestation key (%s)", ak.Scheme())
-	}
-	size := (ak.ecc.Params().BitSize + 7) / 8
-	if len(s.SignatureR.Buffer) > size || len(s.SignatureS.Buffer) > size {
-		return fail(KindSignature, "the signature's numbers are longer than the curve's order")
-	}
-	r, t := new(big.Int).SetBytes(s.SignatureR.Buffer), new(big.Int).SetBytes(s.SignatureS.Buffer)
-	if order := ak.ecc.Params().N; r.Sign() == 0 || t.Sign() == 0 || r.Cmp(order) >= 0 || t.Cmp(order) >= 0 {
-		return fail(KindSignature, "the signature's numbers are not between 0 and the curve's order")
-	}
-	if !ecdsa.Verify(ak.ecc, digest, r, t) {
+	if !ak.holds(sig, h.Sum(nil)) {
 		return fail(KindSignature, "the signature does not hold")
 	}
 	return nil
 }
 
-func (ak *AK) checkRSA(sig *tpm2.TPMTSignature, digest []byte) error {
-	s, err := sig.Signature.RSASSA()
-	if ak.scheme == tpm2.TPMAlgRSAPSS {
-		s, err = sig.Signature.RSAPSS()
+// holds needs a signature of ak's own scheme and hash.
+func (ak *AK) holds(sig *signature, digest []byte) bool {
+	switch ak.scheme {
+	case algECDSA:
+		return ak.holdsECDSA(sig, digest)
+	case algRSASSA:
+		return rsa.VerifyPKCS1v15(ak.rsa, ak.hash, digest, sig.rsa) == nil
+	case algRSAPSS:
+		return rsa.VerifyPSS(ak.rsa, ak.hash, digest, sig.rsa, nil) == nil
 	}
-	if err != nil || attest.Alg(s.Hash) != ak.hashAlg {
-		return fail(KindAlgorithm, "the signature's hash is not that of the attestation key (%s)", ak.Scheme())
+	return false
+}
+
+func (ak *AK) holdsECDSA(sig *signature, digest []byte) bool {
+	order := ak.ecc.Params().N
+	if size := (order.BitLen() + 7) / 8; len(sig.r) > size || len(sig.s) > size {
+		return false
 	}
-	if ak.scheme == tpm2.TPMAlgRSAPSS {
-		err = rsa.VerifyPSS(ak.rsa, ak.hash, digest, s.Sig.Buffer, nil)
-	} else {
-		err = rsa.VerifyPKCS1v15(ak.rsa, ak.hash, digest, s.Sig.Buffer)
-	}
-	if err != nil {
-		return fail(KindSignature, "the signature does not hold")
-	}
-	return nil
+	r, s := new(big.Int).SetBytes(sig.r), new(big.Int).SetBytes(sig.s)
+	inRange := r.Sign() > 0 && s.Sign() > 0 && r.Cmp(order) < 0 && s.Cmp(order) < 0
+	return inRange && ecdsa.Verify(ak.ecc, digest, r, s)
 }
 
 // quotedBanks gives values in the order that was signed, if they are what was signed.
-func quotedBanks(st *tpm2.TPMSAttest, ak *AK, values []attest.PCRBank) ([]attest.PCRBank, error) {
-	info, err := st.Attested.Quote()
-	if err != nil {
-		return nil, fail(KindType, "the attestation structure holds no quote")
-	}
+func quotedBanks(st *statement, ak *AK, values []attest.PCRBank) ([]attest.PCRBank, error) {
 	if err := attest.CheckBanks(values); err != nil {
 		return nil, fail(KindPCRs, "the PCR values are malformed: %v", err)
 	}
-	sel, err := selection(info.PCRSelect)
+	sel, err := selection(st.selections)
 	if err != nil {
 		return nil, err
 	}
@@ -191,7 +151,7 @@ func quotedBanks(st *tpm2.TPMSAttest, ak *AK, values []attest.PCRBank) ([]attest
 	if !anyStrong {
 		return nil, fail(KindPCRs, "the quote covers no bank of SHA-256 or stronger")
 	}
-	if subtle.ConstantTimeCompare(h.Sum(nil), info.PCRDigest.Buffer) != 1 {
+	if subtle.ConstantTimeCompare(h.Sum(nil), st.pcrDigest) != 1 {
 		return nil, fail(KindPCRs, "the PCR values that were sent are not those that were quoted")
 	}
 	return banks, nil
@@ -217,15 +177,15 @@ func covered(s attest.PCRSelection, values []attest.PCRBank) (attest.PCRBank, er
 
 // selection reads what was signed. A TPM quotes a bank that it does not have as an empty bitmap
 // and signs that: it is refused here, as are a bank that stands there twice and PCRs above 23.
-func selection(list tpm2.TPMLPCRSelection) ([]attest.PCRSelection, error) {
+func selection(list []bankBits) ([]attest.PCRSelection, error) {
 	var out []attest.PCRSelection
-	for _, s := range list.PCRSelections {
-		sel := attest.PCRSelection{Alg: attest.Alg(s.Hash)}
+	for _, s := range list {
+		sel := attest.PCRSelection{Alg: s.alg}
 		if sel.Alg.Size() == 0 || slices.ContainsFunc(out, func(o attest.PCRSelection) bool { return o.Alg == sel.Alg }) {
 			return nil, fail(KindPCRs, "the quote covers bank %v, which is unknown or stands there twice", sel.Alg)
 		}
-		for i := range 8 * len(s.PCRSelect) {
-			if s.PCRSelect[i/8]&(1<<(i%8)) == 0 {
+		for i := range 8 * len(s.bitmap) {
+			if s.bitmap[i/8]&(1<<(i%8)) == 0 {
 				continue
 			}
 			if i >= attest.PCRCount {
