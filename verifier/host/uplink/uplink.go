@@ -16,6 +16,7 @@ import (
 	"math/rand/v2"
 	"net/http"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"virt-attest/attest"
@@ -59,17 +60,13 @@ type Uplink struct {
 
 	mu      sync.Mutex
 	current Verifier
-	stop    context.CancelFunc // ends the current session
+	again   atomic.Bool
 }
 
-// Reconnect makes the uplink begin anew, with new certificates. Answers in the making are not lost.
-func (u *Uplink) Reconnect() {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.stop != nil {
-		u.stop()
-	}
-}
+// Reconnect makes the uplink begin anew, with new certificates, as soon as the request for challenges
+// that is under way has ended: a challenge comes once, and one that is on its way would be lost.
+// Answers in the making are not lost either.
+func (u *Uplink) Reconnect() { u.again.Store(true) }
 
 // Run serves until ctx ends, and returns when the last answer is done with.
 func (u *Uplink) Run(ctx context.Context) error {
@@ -116,8 +113,9 @@ func (u *Uplink) session(run context.Context, answers *sync.WaitGroup) error {
 	ctx, cancel := context.WithCancel(run)
 	defer cancel()
 	u.mu.Lock()
-	u.current, u.stop = v, cancel
+	u.current = v
 	u.mu.Unlock()
+	u.again.Store(false)
 	changed := u.Domains.Changed()
 	id, err := u.hello(ctx, v)
 	if err != nil {
@@ -129,22 +127,22 @@ func (u *Uplink) session(run context.Context, answers *sync.WaitGroup) error {
 	var news sync.WaitGroup
 	defer news.Wait()
 	defer cancel()
-	news.Go(func() { failed <- u.newVMs(ctx, v, changed) })
+	news.Go(func() {
+		failed <- u.newVMs(ctx, v, changed)
+		cancel()
+	})
 	err = u.poll(ctx, run, v, id, answers)
 	select {
 	case e := <-failed:
-		err = e
+		return e
 	default:
+		return err
 	}
-	if ctx.Err() != nil && run.Err() == nil && errors.Is(err, context.Canceled) {
-		return errAgain
-	}
-	return err
 }
 
 // poll takes challenges and has each answered beside the others.
 func (u *Uplink) poll(ctx, run context.Context, v Verifier, id string, answers *sync.WaitGroup) error {
-	for {
+	for !u.again.Load() {
 		list, err := v.Challenges(ctx, id, pollWait)
 		if api.IsStatus(err, http.StatusForbidden) {
 			return fmt.Errorf("this host is not accepted yet; an operator approves it by its EK: %w", err)
@@ -156,6 +154,7 @@ func (u *Uplink) poll(ctx, run context.Context, v Verifier, id string, answers *
 			answers.Go(func() { u.answer(run, &ch) })
 		}
 	}
+	return errAgain
 }
 
 // newVMs introduces the host again when its VMs change, so that the Verifier knows them by name.
@@ -173,7 +172,6 @@ func (u *Uplink) newVMs(ctx context.Context, v Verifier, changed <-chan struct{}
 		}
 		changed = u.Domains.Changed()
 		if _, err := u.hello(ctx, v); err != nil {
-			u.Reconnect()
 			return err
 		}
 	}
@@ -209,6 +207,9 @@ func (u *Uplink) answer(ctx context.Context, ch *attest.Challenge) {
 	ev, err := u.Engine.Answer(ctx, ch)
 	if err != nil {
 		log.Error("no answer", "error", err)
+		if errors.Is(err, machine.ErrOtherTPM) {
+			u.Reconnect() // the host has another name now
+		}
 		return
 	}
 	b, err := ev.Encode()
