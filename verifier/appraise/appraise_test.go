@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
 	"virt-attest/attest"
 	"virt-attest/attest/link"
@@ -619,4 +620,27 @@ func TestAppraise_only_notes_a_boot_event_of_an_unknown_type_and_a_log_without_a
 	w.edit(func(s *appraise.Subject) { s.Policy.BootLogRequired = true })
 	w.change = func(in *appraise.Input) { in.Evidence.VMs[0].BootLog = old.Data }
 	w.expect(untrusted, appraise.CodeBootLog)
+}
+
+func TestAppraise_calls_an_answer_that_another_has_overtaken_stale_and_not_a_rollback(t *testing.T) {
+	w := newWorld(t)
+	for range 3 {
+		w.in.Issued = w.in.Now.Add(-time.Second)
+		w.expect(trusted)
+		late := w.vm.clock
+		w.in.Now = w.in.Now.Add(10 * time.Second)
+		w.expect(trusted)
+		before := w.in.VMs[vm1].Prior.Counters.Clock
+		w.in.Issued = w.in.Now.Add(-time.Second) // sent before the answer above was appraised
+		w.vm.clock = late - 5
+		w.expect(appraise.Stale, appraise.CodeExpired)
+		if w.in.VMs[vm1].Prior.Counters.Clock != before {
+			t.Error("the state moved")
+		}
+		w.vm.clock = before
+		w.in.Now = w.in.Now.Add(10 * time.Second)
+	}
+	w.in.Issued = w.in.Now
+	w.vm.clock -= 500
+	w.expect(rollback, appraise.CodeRollback)
 }

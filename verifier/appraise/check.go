@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"time"
 
 	"virt-attest/attest"
 	"virt-attest/attest/quote"
@@ -23,6 +24,9 @@ type check struct {
 	ima     attest.LogSegment
 	bootLog []byte
 
+	now       time.Time
+	overtaken bool // a challenge sent after this one was answered before
+
 	newBoot bool // the TPM or the host says that this is not the boot of s.Prior
 	reasons []Reason
 	notes   []Reason
@@ -32,6 +36,7 @@ type check struct {
 func newCheck(in *Input, layer Layer, s Subject) *check {
 	c := &check{layer: layer, s: s, host: in.Evidence.Host.ID, next: s.Prior, reasons: slices.Clone(s.Known)}
 	c.frozen = len(s.Known) > 0
+	c.now, c.overtaken = in.Now, !in.Issued.IsZero() && s.Prior.Time.After(in.Issued)
 	return c
 }
 

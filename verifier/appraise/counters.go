@@ -62,15 +62,21 @@ func (c *check) remember(rollback string) {
 		c.rollback(rollback)
 		return
 	}
-	c.next.Setback = nil
+	c.next.Setback, c.next.Time = nil, c.now
 	c.next.Host, c.next.Epoch = c.host, c.epoch
 	if c.quote != nil {
 		c.next.Counters = &Counters{AK: c.ak, Reset: c.quote.ResetCount, Restart: c.quote.RestartCount, Clock: c.quote.Clock}
 	}
 }
 
+// rollback ends the appraisal of what went back. Of two answers that were under way together, the
+// earlier may come last: that is no rollback, but it says nothing about now either.
 func (c *check) rollback(why string) {
 	c.next = c.s.Prior
+	if c.overtaken && c.next.Setback == nil {
+		c.add(Reason{Code: CodeExpired, Text: "a later answer of the machine came before this one: " + why})
+		return
+	}
 	s := Setback{Why: why, Epoch: max(c.epoch, c.next.Epoch)}
 	if c.next.Setback != nil {
 		s.Reset, s.Epoch = c.next.Setback.Reset, max(s.Epoch, c.next.Setback.Epoch)

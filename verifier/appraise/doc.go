@@ -21,7 +21,8 @@
 //     reference values accept them. When reference values change, the whole log is appraised
 //     again (Subject.History, or the next answer: Machine.Resume asks for it).
 //   - Counters, clock, epoch, log and PCR 10 never go back within what the TPM's own counters
-//     call one boot: ROLLBACK, until a later boot or until an operator forgets the state.
+//     call one boot: ROLLBACK, until a later boot or until an operator forgets the state. An answer that
+//     a later one has overtaken (Input.Issued) is STALE instead.
 //   - The cost of an appraisal without new log entries depends neither on the size of the
 //     reference values nor on the length of the log.
 //

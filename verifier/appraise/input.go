@@ -13,6 +13,7 @@ type Input struct {
 	Evidence *attest.Evidence
 	Linked   *link.Linked // of this Evidence, by attest/sepa, attest/hypa or link.Alone
 	Now      time.Time
+	Issued   time.Time // when the challenge was sent, by the clock of Now; zero: unknown
 	Host     Subject
 	VMs      map[attest.UUID]Subject // a VM that is missing here has no reference values and no past
 }

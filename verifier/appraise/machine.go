@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"slices"
+	"time"
 
 	"virt-attest/attest"
 	"virt-attest/attest/measurement"
@@ -17,6 +18,7 @@ const MachineVersion = 1
 // Machine is what an appraisal remembers of a machine. The zero value knows nothing.
 type Machine struct {
 	Version  int               `json:"version"`
+	Time     time.Time         `json:"time,omitzero"`  // Input.Now of the appraisal that last advanced it
 	Host     string            `json:"host,omitempty"` // where it ran, host ID
 	Epoch    uint64            `json:"epoch,omitempty"`
 	Counters *Counters         `json:"counters,omitempty"`
