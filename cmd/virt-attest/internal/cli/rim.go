@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"slices"
@@ -46,6 +47,7 @@ type rimFlags struct {
 	exclude      []string
 	violations   bool
 	file         string
+	pcrs         string
 	force        bool
 }
 
@@ -63,6 +65,7 @@ func (a *app) rimCreateCmd() *cobra.Command {
 	cmd.Flags().StringVar(&f.host, "from-host", "", "the golden host")
 	cmd.Flags().StringArrayVar(&f.exclude, "exclude", nil, "anchored path `GLOB` that is neither listed nor compared (may be repeated)")
 	cmd.Flags().BoolVar(&f.violations, "allow-violations", false, "accept files that were written while measured, where this machine has some")
+	cmd.Flags().StringVar(&f.pcrs, "pcrs", "", "PCRs to list, such as 0-7,9 (default 0-9; of a VM all but 1, where firmware measures its UUID)")
 	cmd.Flags().StringVar(&f.file, "file", "", "write the reference values to `FILE` instead of giving them to the Verifier")
 	cmd.Flags().BoolVar(&f.force, "replace", false, "replace reference values of the same name")
 	return cmd
@@ -94,6 +97,10 @@ func (a *app) rimCreate(ctx context.Context, name string, f rimFlags) error {
 			return fail(exitNotTrusted, "the evidence of %s is not sound (%s: %s)", clean(source), why.Code, clean(why.Text))
 		}
 	}
+	registers, err := f.registers()
+	if err != nil {
+		return err
+	}
 	seg, banks, err := a.golden(ctx, source, f.host != "")
 	if err != nil {
 		return err
@@ -103,11 +110,54 @@ func (a *app) rimCreate(ctx context.Context, name string, f rimFlags) error {
 		return fail(exitNotTrusted, "the IMA log of %s does not explain its PCR 10: %v", clean(source), err)
 	}
 	file, sum, err := rim.FromLog(rim.Golden{Name: name, From: source, Time: time.Now().UTC().Truncate(time.Second),
-		Entries: proof.Entries(), PCRs: banks, Exclude: f.exclude, AllowViolations: f.violations})
+		Entries: proof.Entries(), PCRs: banks, Registers: registers, Exclude: f.exclude, AllowViolations: f.violations})
 	if err != nil {
 		return fail(exitUsage, "%v", err)
 	}
 	return a.keepRIM(ctx, file, sum, f)
+}
+
+// registers are the PCRs to list.
+func (f rimFlags) registers() ([]uint8, error) {
+	list := f.pcrs
+	if list == "" && f.host != "" {
+		list = "0-9"
+	} else if list == "" {
+		list = "0,2-9"
+	}
+	out, err := parsePCRs(list)
+	if err != nil {
+		return nil, fail(exitUsage, "--pcrs %s: %v", list, err)
+	}
+	return out, nil
+}
+
+// parsePCRs reads "0-7,9": ascending, no repeats. PCR 10 is IMA's and never listed, those from 16 on can
+// be reset by the machine.
+func parsePCRs(list string) ([]uint8, error) {
+	var out []uint8
+	for part := range strings.SplitSeq(list, ",") {
+		first, last, isRange := strings.Cut(part, "-")
+		if !isRange {
+			last = first
+		}
+		from, err1 := strconv.ParseUint(first, 10, 8)
+		to, err2 := strconv.ParseUint(last, 10, 8)
+		switch {
+		case err1 != nil || err2 != nil || from > to:
+			return nil, fmt.Errorf("%q is not a PCR or a range of PCRs", part)
+		case from <= 10 && to >= 10:
+			return nil, errors.New("PCR 10 belongs to IMA, whose log is compared instead")
+		case to > 15:
+			return nil, errors.New("PCRs from 16 on can be reset and prove nothing")
+		case len(out) > 0 && uint8(from) <= out[len(out)-1]:
+			return nil, errors.New("name PCRs in ascending order")
+		}
+		for i := from; i <= to; i++ {
+			out = append(out, uint8(i))
+		}
+	}
+	return out, nil
 }
 
 // golden gives the whole IMA log and the PCR values of a machine.

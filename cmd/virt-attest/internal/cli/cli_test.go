@@ -1,0 +1,46 @@
+package cli
+
+import (
+	"slices"
+	"testing"
+
+	"virt-attest/verifier/appraise"
+)
+
+func Test_parsePCRs_refuses_registers_that_prove_nothing(t *testing.T) {
+	for in, want := range map[string][]uint8{
+		"0-3": {0, 1, 2, 3}, "0,2-4,7": {0, 2, 3, 4, 7}, "11-15": {11, 12, 13, 14, 15},
+		"": nil, "10": nil, "8-11": nil, "16": nil, "0-23": nil, "3-1": nil, "1,1": nil, "2,1": nil, "x": nil, "1-": nil, "-1": nil, "999": nil,
+	} {
+		got, err := parsePCRs(in)
+		if (err == nil) != (want != nil) || !slices.Equal(got, want) {
+			t.Errorf("%q: %v, %v; want %v", in, got, err, want)
+		}
+	}
+}
+
+func Test_verdict_exits_by_the_worst_state(t *testing.T) {
+	for _, c := range []struct {
+		states []appraise.State
+		want   int
+	}{
+		{nil, 0},
+		{[]appraise.State{appraise.Trusted, appraise.Trusted}, 0},
+		{[]appraise.State{appraise.Trusted, appraise.Stale}, 5},
+		{[]appraise.State{appraise.Unreachable}, 5},
+		{[]appraise.State{appraise.Unconfigured, appraise.Untrusted}, 1},
+		{[]appraise.State{appraise.Rollback, appraise.Trusted}, 1},
+		{[]appraise.State{appraise.Untrusted, appraise.Error}, 6},
+		{[]appraise.State{"SOMETHING NEW"}, 6},
+	} {
+		if got := exitCode(verdict(c.states)); got != c.want {
+			t.Errorf("%v: exit status %d, want %d", c.states, got, c.want)
+		}
+	}
+}
+
+func Test_clean_takes_the_teeth_out_of_names_that_machines_send(t *testing.T) {
+	if got := clean("a\x1b[31mb\nc\x00"); got != "a?[31mb?c?" {
+		t.Errorf("got %q", got)
+	}
+}
