@@ -3,9 +3,9 @@
 // the challenge that was sent (Answers), that the host's quote binds what the Evidence says
 // (VerifyHost), and what follows from both for each VM (Settle).
 //
-// A Linked never holds a value that is not proven: where an error stands, the fields beside
-// it are zero. The failure of one VM takes nothing from the others; the failure of the host
-// takes everything from all.
+// A Linked never holds a value that is not proven: what an error leaves unproven is zero beside
+// it. The failure of one VM takes nothing from the others; the failure of the host takes
+// everything from all.
 //
 // Nothing here says whose keys these are. Whether HostLink.AK is enrolled for this host, and
 // VMLink.EKName and AKName for this VM, is the caller's to decide, always.
@@ -25,7 +25,7 @@ type Linked struct {
 
 // HostLink is the host's part.
 type HostLink struct {
-	AK    attest.Name     // of the key that the quote was checked with; the caller must know it as this host's
+	AK    attest.Name     // of the key that signed Quote; the caller must know it as this host's
 	Quote *quote.Verified // nil where Err is set
 	Err   error           // a *quote.Error, or an *Error of KindComposite
 }
@@ -36,7 +36,7 @@ type VMLink struct {
 	Status attest.VMStatus // as the host signed it; zero where the host does not hold or left the VM out
 	Epoch  uint64          // as the host signed it
 	EKName attest.Name     // as the host signed it; nil in sepa-exact, where nothing signs it
-	AKName attest.Name     // SEPA: of the key that the quote was checked with
+	AKName attest.Name     // SEPA: as the host signed it, of the key that signed Quote; in sepa-exact nil beside an error
 
 	Quote *quote.Verified  // SEPA: nil unless LinkErr and QuoteErr are
 	Banks []attest.PCRBank // PCR values that are proven to be this VM's on this host; nil unless LinkErr and QuoteErr are

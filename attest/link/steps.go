@@ -83,7 +83,7 @@ func notBound(err error) error {
 // host does not hold, no VM does. What is not proven is cleared.
 func Settle(host HostLink, vms []VMLink, want *attest.Challenge) *Linked {
 	if host.Err != nil {
-		host.Quote = nil
+		host = HostLink{Err: host.Err}
 	}
 	vms = addMissing(vms, want)
 	asked := make(map[attest.UUID]bool, len(want.VMs))

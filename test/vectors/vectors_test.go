@@ -10,6 +10,8 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -315,6 +317,37 @@ func judge(encoded []byte, want *attest.Challenge, now time.Time) (out evidenceV
 		out.VMs[vm.UUID.String()] = kind
 	}
 	return out
+}
+
+// The table of tags in docs/protocol.md against the tags in the code.
+func TestTags(t *testing.T) {
+	doc, err := os.ReadFile("../../docs/protocol.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var code []byte
+	for _, f := range []string{"binding/binding.go", "sepa/leaf.go", "hypa/snapshot.go", "internal/merkle/merkle.go"} {
+		b, err := os.ReadFile("../../attest/" + f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		code = append(code, b...)
+	}
+	rows := regexp.MustCompile("(?m)^\\| `\"(virt-attest/v1/[a-z-]+)\\\\0\"` \\| ([0-9]+) \\|").FindAllSubmatch(doc, -1)
+	tags := regexp.MustCompile(`"(virt-attest/v1/[a-z-]+)\\x00"`).FindAllSubmatch(code, -1)
+	documented := map[string]bool{}
+	for _, r := range rows {
+		documented[string(r[1])] = true
+		equal(t, string(r[1])+" in docs/protocol.md", string(r[2]), strconv.Itoa(len(r[1])+1))
+	}
+	if len(tags) < 7 {
+		t.Fatalf("only %d tags found in the code", len(tags))
+	}
+	for _, tag := range tags {
+		if !documented[string(tag[1])] {
+			t.Errorf("%s is not in docs/protocol.md", tag[1])
+		}
+	}
 }
 
 func TestFrame(t *testing.T) {
