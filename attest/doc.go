@@ -5,7 +5,10 @@
 //   - attest/quote checks a TPM2_Quote against key, nonce and PCR values;
 //   - attest/measurement replays IMA logs and TCG event logs against PCR values;
 //   - attest/sepa binds VM quotes to a host's quote (secure separate attestation);
-//   - attest/hypa binds vPCRs that the host read to its quote (hypervisor-based attestation).
+//   - attest/hypa binds vPCRs that the host read to its quote (hypervisor-based attestation);
+//   - attest/binding puts what both bind, of all challenges that wait, under one host quote;
+//   - attest/link is the outcome, and what both schemes have in common;
+//   - attest/verify takes an Evidence to the scheme that it is of.
 //
 // The order of use is: attest/sepa or attest/hypa first, which say whether VM and host
 // belong together and give back the PCR values that are proven; then attest/measurement to
