@@ -20,6 +20,9 @@
 // Refused and unanswerable requests go from taking, judging, sending or awaiting straight to
 // replying, with an answer made here.
 //
+// Errors that QEMU sees while swtpm is dead are as long as the replies they stand for: QEMU before
+// 9.2 waits for those.
+//
 // swtpm's data socket serves one command at a time; whoever has one under way holds the lane.
 //
 // What is refused, and why: package tpmwire (Judge) for TPM commands, package swtpmctl (Check) for control
