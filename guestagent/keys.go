@@ -3,6 +3,7 @@ package guestagent
 import (
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/google/go-tpm/tpm2/transport"
 
@@ -101,15 +102,22 @@ func (k *keys) activate(q agentproto.Activate) (agentproto.Activated, error) {
 	})
 }
 
+// quote repeats itself while the guest measures programs and files faster than a quote can be
+// made, as it does when it boots.
 func (k *keys) quote(q agentproto.Quote) (agentproto.Quoted, error) {
 	if len(q.Nonce) != nonceSize {
 		return agentproto.Quoted{}, badRequest("nonce of %d bytes, not %d", len(q.Nonce), nonceSize)
 	}
-	return with(k, func(ak *tpmkeys.AK) (agentproto.Quoted, error) {
-		quote, values, err := tpmkeys.Quote(k.tpm, ak, q.Nonce, q.Selection)
-		if err != nil {
-			return agentproto.Quoted{}, fmt.Errorf("quote: %w", err)
+	for giveUp := time.Now().Add(unstableTime); ; time.Sleep(unstablePause) {
+		a, err := with(k, func(ak *tpmkeys.AK) (agentproto.Quoted, error) {
+			quote, values, err := tpmkeys.Quote(k.tpm, ak, q.Nonce, q.Selection)
+			if err != nil {
+				return agentproto.Quoted{}, fmt.Errorf("quote: %w", err)
+			}
+			return agentproto.Quoted{Parameters: quote.Parameters(), PCRs: values}, nil
+		})
+		if !errors.Is(err, tpmkeys.ErrUnstable) || time.Now().After(giveUp) {
+			return a, err
 		}
-		return agentproto.Quoted{Parameters: quote.Parameters(), PCRs: values}, nil
-	})
+	}
 }

@@ -9,4 +9,7 @@ const (
 	readyTime = 10 * time.Second
 	// sessionPause separates two sessions with a host that connects and goes at once.
 	sessionPause = 100 * time.Millisecond
+	// unstableTime is how long a quote is tried again while PCRs move, with pauses in between.
+	unstableTime  = 8 * time.Second
+	unstablePause = 100 * time.Millisecond
 )

@@ -132,7 +132,7 @@ func (p *Port) WaitHost() error {
 		}
 		return failed != nil || fds[0].Revents&unix.POLLHUP == 0
 	})
-	return errors.Join(err, failed)
+	return errors.Join(closing(err), failed)
 }
 
 // Read reads what is there, or waits for the host to send something or to go (io.EOF).
@@ -145,13 +145,21 @@ func (p *Port) Read(b []byte) (int, error) {
 	})
 	switch {
 	case err != nil:
-		return 0, err
+		return 0, closing(err)
 	case failed != nil:
 		return 0, os.NewSyscallError("read", failed)
 	case n == 0 && len(b) > 0:
 		return 0, io.EOF
 	}
 	return n, nil
+}
+
+// closing gives the internal error of a file that is being closed its public name.
+func closing(err error) error {
+	if err == nil || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, os.ErrClosed) {
+		return err
+	}
+	return fmt.Errorf("vport: %w: %w", os.ErrClosed, err)
 }
 
 func retry(call func() (int, error)) (int, error) {
