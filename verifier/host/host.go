@@ -118,7 +118,7 @@ func (d *hostd) run(ctx context.Context, c *config.Config) error {
 // serve runs all parts until ctx ends or the configuration changes, which it then returns.
 func (d *hostd) serve(ctx context.Context, c *config.Config, notify *notifier) (next *config.Config, err error) {
 	p := assemble(c, notify, d.log)
-	defer func() { err = errors.Join(err, p.tpm.Close()) }()
+	defer d.closeTPM(p.tpm)
 	parts, cancel := context.WithCancel(ctx)
 	defer cancel()
 	changed := make(chan *config.Config, 1)
@@ -142,6 +142,13 @@ func (d *hostd) serve(ctx context.Context, c *config.Config, notify *notifier) (
 	default:
 	}
 	return next, err
+}
+
+// closeTPM leaves the TPM to others. One that has gone needs no leaving.
+func (d *hostd) closeTPM(t *machine.TPM) {
+	if err := t.Close(); err != nil {
+		d.log.Warn("the TPM was not left clean", "error", err)
+	}
 }
 
 // reload ends this configuration's time if the changed file is a good one.

@@ -46,15 +46,15 @@ func NewTPM(dev *ptpm.TPM, selection []attest.PCRSelection, log *slog.Logger) *T
 	return &TPM{dev: dev, selection: selection, log: log}
 }
 
-// Close unloads the key and closes the device.
+// Close unloads the key, where no resource manager does, and closes the device.
 func (t *TPM) Close() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	var err error
-	if t.ak != nil {
-		err = t.ak.Close()
-		t.ak = nil
+	if t.ak != nil && !t.dev.Managed() {
+		err = tpmkeys.FlushTransient(t.dev)
 	}
+	t.ak = nil
 	return errors.Join(err, t.dev.Close())
 }
 
