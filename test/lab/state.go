@@ -192,8 +192,8 @@ func Names() []string {
 	return up
 }
 
-// Sweep removes what killed labs left behind under cache and, with all, the cached base
-// systems too. It never touches a lab that is up.
+// Sweep removes what killed labs left behind under cache and, with all, everything that is
+// cached: base systems, guests, packages. It never touches a lab that is up, nor its base system.
 func Sweep(cache string, all bool) error {
 	var errs []error
 	for _, name := range traces(cache) {
@@ -208,10 +208,7 @@ func Sweep(cache string, all bool) error {
 		errs = append(errs, d.sweep(), os.Remove(d.lock), lock.Close())
 	}
 	if all {
-		bases, _ := filepath.Glob(filepath.Join(cache, "base-*"))
-		for _, b := range bases {
-			errs = append(errs, removeUnlessUsed(b))
-		}
+		errs = append(errs, removeCache(cache))
 	}
 	return errors.Join(errs...)
 }
@@ -236,10 +233,26 @@ func traces(cache string) []string {
 	return slices.Compact(names)
 }
 
-func removeUnlessUsed(base string) error {
-	if strings.HasSuffix(base, ".lock") {
+func removeCache(cache string) error {
+	entries, err := os.ReadDir(cache)
+	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
+	errs := []error{err}
+	for _, e := range entries {
+		path := filepath.Join(cache, e.Name())
+		switch {
+		case e.Name() == "labs", !e.IsDir():
+		case strings.HasPrefix(e.Name(), "base-"):
+			errs = append(errs, removeUnlessUsed(path))
+		case !strings.HasPrefix(e.Name(), "building-"):
+			errs = append(errs, os.RemoveAll(path))
+		}
+	}
+	return errors.Join(errs...)
+}
+
+func removeUnlessUsed(base string) error {
 	lock, err := lockFile(base + ".lock")
 	if err != nil {
 		return fmt.Errorf("lab: the base system is in use: %w", err)

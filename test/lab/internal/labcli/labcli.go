@@ -37,7 +37,7 @@ const usage = `usage: virt-attest-lab [--name LAB] [--cache DIR] COMMAND
   run-measured HOST -- CMD…    run a program as on a host whose kernel measures it
   install HOST DIR             lay a tree over a running host
   define HOST XML [IMAGE…]     copy images, define a domain
-  clean [--all]                remove what killed labs left; --all: the base system too
+  clean [--all]                remove what killed labs left; --all: the cache too
 `
 
 type cli struct {
