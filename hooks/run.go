@@ -95,9 +95,9 @@ func (h *Hook) deadline() time.Duration {
 		return def
 	}
 	if h.operation() == "prepare" {
-		return choose(h.prepareDeadline, prepareDeadline)
+		return choose(h.prepareDeadline, PrepareDeadline)
 	}
-	return choose(h.releaseDeadline, releaseDeadline)
+	return choose(h.releaseDeadline, ReleaseDeadline)
 }
 
 // complain writes an error for the user of virsh. The domain's name is another's text: quoted, cut.
@@ -119,7 +119,7 @@ type startError struct {
 }
 
 func (e *startError) Error() string {
-	return fmt.Sprintf("its vTPM did not start: %v. To find out why: systemctl status '%s' '%s'; journalctl -b -u 'virt-attest-*@%s'",
+	return fmt.Sprintf("its vTPM did not start: %v. To find out why: systemctl status '%s' '%s'; journalctl -b -u 'virt-attest-*@%s.service'",
 		e.err, SidecarUnit(e.uuid), SWTPMUnit(e.uuid), e.uuid)
 }
 
