@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -48,7 +49,8 @@ type Engine struct {
 	hellos   map[hello]*enrolment
 }
 
-// The answers of an Engine that are no faults. What it wraps beside them is for people.
+// The answers of an Engine that are no faults, and ErrUnavailable, which is one. An Answer tells
+// the details of the former to people.
 var (
 	ErrNotFound    = errors.New("not found")
 	ErrConflict    = errors.New("conflict")
@@ -59,9 +61,19 @@ var (
 	ErrUnavailable = errors.New("the Verifier's database does not answer")
 )
 
-// said makes an error that carries one of the answers and a sentence.
+// Answer is a refusal: one of the answers above with a sentence for who asked.
+type Answer struct {
+	Kind error
+	Text string
+}
+
+func (a *Answer) Error() string { return a.Text }
+
+// Unwrap gives the Kind.
+func (a *Answer) Unwrap() error { return a.Kind }
+
 func said(kind error, format string, args ...any) error {
-	return fmt.Errorf("%w: %s", kind, fmt.Sprintf(format, args...))
+	return &Answer{kind, fmt.Sprintf(format, args...)}
 }
 
 // fromStore turns an error of the store into an answer.
@@ -74,7 +86,7 @@ func fromStore(err error, what string) error {
 	case errors.Is(err, store.ErrConflict):
 		return said(ErrConflict, "%s conflicts with what is on record", what)
 	case errors.Is(err, store.ErrNonceUnknown), errors.Is(err, store.ErrNonceTaken), errors.Is(err, store.ErrNonceExpired):
-		return said(ErrGone, "%v", err)
+		return said(ErrGone, "%s", strings.TrimPrefix(err.Error(), "store: "))
 	}
 	return fmt.Errorf("%w: %w", ErrUnavailable, err)
 }

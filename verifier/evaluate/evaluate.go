@@ -37,9 +37,17 @@ func Judge(ev *attest.Evidence, l *link.Linked, id Identity, s Subjects, now tim
 
 // Report makes the report of an appraisal.
 func Report(c *attest.Challenge, out appraise.Output) *api.Report {
-	r := &api.Report{ID: c.Nonce.String(), Scheme: c.Scheme, Host: out.Host.Result, VMs: []appraise.Result{}, Steps: []api.Step{}}
+	r := &api.Report{ID: c.Nonce.String(), Scheme: c.Scheme, Host: listed(out.Host.Result), VMs: []appraise.Result{}, Steps: []api.Step{}}
 	for _, o := range out.VMs {
-		r.VMs = append(r.VMs, o.Result)
+		r.VMs = append(r.VMs, listed(o.Result))
+	}
+	return r
+}
+
+// listed makes "no reasons" an empty list, which programs read more easily than none.
+func listed(r appraise.Result) appraise.Result {
+	if r.Reasons == nil {
+		r.Reasons = []appraise.Reason{}
 	}
 	return r
 }
