@@ -42,19 +42,20 @@ func Create() (*Journal, error) {
 	return j, nil
 }
 
-// Open maps the journal of a process that is gone.
+// Open maps the journal of a process that is gone. It takes fd over, also where it fails.
 func Open(fd int) (*Journal, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil || st.Size != totalSize {
+		unix.Close(fd)
 		return nil, fmt.Errorf("journal: not a journal of this version (%d bytes)", st.Size)
 	}
 	j, err := mapped(fd)
 	if err != nil {
 		return nil, err
 	}
-	if j.h.magic != magic {
+	if got := j.h.magic; got != magic {
 		j.Close()
-		return nil, fmt.Errorf("journal: version %#x, this program has %#x", j.h.magic, uint64(magic))
+		return nil, fmt.Errorf("journal: version %#x, this program has %#x", got, uint64(magic))
 	}
 	return j, nil
 }

@@ -160,10 +160,15 @@ func (p *Proxy) release() { p.lane <- struct{}{} }
 
 // lost notes that swtpm is gone. The control loop cleans up.
 func (p *Proxy) lost(why error) {
-	if p.alive.CompareAndSwap(true, false) {
-		p.Log.Error("swtpm is gone; the guest's TPM fails until the guest is reset", "error", why)
-		p.control.waker.wake()
+	if !p.alive.CompareAndSwap(true, false) {
+		return
 	}
+	if p.st.Power.Load() == journal.Off {
+		p.Log.Info("swtpm has ended", "reason", why)
+	} else {
+		p.Log.Error("swtpm is gone; the guest's TPM fails until the guest is reset", "error", why)
+	}
+	p.control.waker.wake()
 }
 
 // waitGone waits until QEMU's data socket is closed here.
