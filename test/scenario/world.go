@@ -76,7 +76,19 @@ func New(ctx context.Context, o Options) (_ *World, err error) {
 		return nil, err
 	}
 	w.Good, w.Attacker, w.Verifier = w.Lab.Host("good"), w.Lab.Host("attacker"), w.Lab.Host("verifier")
-	return w, nil
+	return w, w.expel(ctx)
+}
+
+// expel makes the attacker's host what it is: a machine that the Verifier knows nothing of.
+func (w *World) expel(ctx context.Context) error {
+	if _, err := w.quiet(ctx, w.Attacker, "systemctl", "disable", "--now", "virt-attest-hostd.service"); err != nil {
+		return err
+	}
+	const unknown = 5 // it had not introduced itself yet
+	if _, errs, code := w.Verifier.Run(ctx, "virt-attest", "host", "remove", w.Attacker.Name()); code != 0 && code != unknown {
+		return fmt.Errorf("virt-attest host remove: exit status %d: %s", code, errs)
+	}
+	return nil
 }
 
 // Close takes the lab down.

@@ -66,6 +66,7 @@ type Answer struct {
 	id     identity
 	logMax int
 	silent bool // the agent has failed to answer
+	asked  bool // id.ak is of this round
 }
 
 // Binding gets what the host's quote will vouch for, within the collector's timeout. logMax bounds the

@@ -28,6 +28,10 @@ func (a *Answer) sepa(ctx context.Context) {
 		return
 	}
 	a.step("SEPA step 3: the VM returned its quote", "sha256", a.VM.Quote.Hash())
+	if err := a.claimedAK(ctx); err != nil {
+		a.fail(a.agentStatus(err), err)
+		return
+	}
 	rec, err := a.c.Store.Await(ctx, a.VM.UUID, n[:], a.VM.Quote.Hash())
 	if err != nil {
 		a.fail(attest.VMNoRecord, err)
@@ -67,17 +71,24 @@ func (a *Answer) askQuote(ctx context.Context, n attest.Nonce) error {
 	return nil
 }
 
-// signer puts the AK beside the quote. Its name goes into the leaf only if the store says that this
-// very key signed.
-func (a *Answer) signer(ctx context.Context, rec ledger.Record) error {
-	known := a.id.ak != nil
-	if !known {
+// claimedAK puts the key beside the quote that the guest says made it. It goes to the Verifier whatever
+// the store holds, so that a relayed answer can be examined.
+func (a *Answer) claimedAK(ctx context.Context) error {
+	a.asked = a.id.ak == nil
+	if a.asked {
 		if err := a.askAK(ctx); err != nil {
 			return err
 		}
 	}
+	a.VM.AK = a.id.ak
+	return nil
+}
+
+// signer names the AK in the leaf, if the store says that this very key signed. A key that was known from
+// an earlier round may have changed since: then the guest is asked once.
+func (a *Answer) signer(ctx context.Context, rec ledger.Record) error {
 	name := signedBy(a.id.ak, rec.Signer)
-	if name == nil && known {
+	if name == nil && !a.asked {
 		if err := a.askAK(ctx); err != nil {
 			return err
 		}
