@@ -6,11 +6,15 @@ import (
 	"crypto/x509"
 	"encoding/pem"
 	"errors"
+	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"virt-attest/attest"
 	"virt-attest/attest/measurement"
@@ -274,6 +278,48 @@ func Test_nothing_is_left_of_a_lab_that_was_closed_or_interrupted(t *testing.T) 
 			t.Errorf("stopped after %v, a mount is left (%v)", after, err)
 		}
 	}
+}
+
+func Test_a_host_dies_with_the_process_that_made_it_even_by_SIGKILL(t *testing.T) {
+	if !needsRoot(t) {
+		return
+	}
+	program := filepath.Join(t.TempDir(), "virt-attest-lab")
+	if out, err := exec.Command("go", "build", "-o", program, "./virt-attest-lab").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	command := func(args ...string) {
+		t.Helper()
+		out, err := exec.Command(program, append([]string{"--name", "go-killed"}, args...)...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%v: %v\n%s", args, err, out)
+		}
+	}
+	command("up", "one")
+	t.Cleanup(func() { command("down") })
+	command("exec", "one", "--", "systemctl", "is-system-running")
+	l, err := lab.Open("go-killed", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	holder, err := lab.Holder("go-killed")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Kill(holder, unix.SIGKILL); err != nil {
+		t.Fatal(err)
+	}
+	for deadline := time.Now().Add(10 * time.Second); lives(l.Host("one").PID()); time.Sleep(50 * time.Millisecond) {
+		if time.Now().After(deadline) {
+			t.Fatal("the host lives on")
+		}
+	}
+}
+
+// lives reports whether a process is there and not just waiting to be buried.
+func lives(pid int) bool {
+	b, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
+	return err == nil && !bytes.Contains(b, []byte(") Z "))
 }
 
 func Test_options_that_make_no_lab_are_refused_before_anything_is_done(t *testing.T) {
