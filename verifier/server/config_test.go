@@ -1,0 +1,100 @@
+package server_test
+
+import (
+	"bytes"
+	"context"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"virt-attest/verifier/server"
+)
+
+func load(t *testing.T, text string) (server.Config, error) {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "verifier.toml")
+	must(t, os.WriteFile(path, []byte(text), 0o600))
+	return server.LoadConfig(path)
+}
+
+func TestConfig_refuses_what_it_does_not_understand_and_says_where(t *testing.T) {
+	for text, say := range map[string]string{
+		"[listen]\nunix_socket = \"/x\"":            "unknown key",
+		"[verdict]\nlifetime = \"soon\"":            "lifetime",
+		"[verdict]\nlifetime = \"1s\"":              "verdict.lifetime",
+		"[listen]\nunix = \"\"":                     "neither",
+		"[listen]\nunix = \"relative\"":             "not absolute",
+		"[limits]\nevidence = 5\nworkers = -1":      "workers",
+		"[store]\nreports = 0":                      "store",
+		"[listen]\nconnections = 1":                 "connections",
+		"[listen]\ntls = \":1\"\n[tls]\nkey = \"\"": "tls",
+		"listen = 3": "listen",
+		strings.Repeat("# a long comment that says nothing\n", 1<<16): "over",
+	} {
+		if _, err := load(t, text); err == nil || !strings.Contains(err.Error(), say) {
+			t.Errorf("%.60q: %v, want something about %q", text, err, say)
+		}
+	}
+	c, err := load(t, "")
+	must(t, err)
+	if !reflect.DeepEqual(c, server.Defaults()) || server.Defaults().Listen.TLS != "" {
+		t.Errorf("an empty file gives %+v", c)
+	}
+}
+
+// Every key of the configuration and every flag is in its manual page.
+func TestManual_names_every_key_and_flag(t *testing.T) {
+	page, err := os.ReadFile("../../docs/man/virt-attest-verifier.toml.5")
+	must(t, err)
+	top := reflect.TypeFor[server.Config]()
+	for i := range top.NumField() {
+		section := top.Field(i)
+		if !bytes.Contains(page, []byte(".SS ["+section.Tag.Get("toml")+"]")) {
+			t.Errorf("no section %s", section.Tag.Get("toml"))
+		}
+		for j := range section.Type.NumField() {
+			if key := section.Type.Field(j).Tag.Get("toml"); !bytes.Contains(page, []byte(".BR "+key+" \" = ")) {
+				t.Errorf("no key %s.%s", section.Tag.Get("toml"), key)
+			}
+		}
+	}
+	page, err = os.ReadFile("../../docs/man/virt-attest-verifierd.8")
+	must(t, err)
+	var usage bytes.Buffer
+	if code := server.Command(t.Context(), []string{"-h"}, &usage, &usage); code != 0 {
+		t.Errorf("-h exits with %d", code)
+	}
+	flags := 0
+	for line := range strings.Lines(usage.String()) {
+		if name, ok := strings.CutPrefix(line, "  -"); ok {
+			flags++
+			if name = strings.Fields(name)[0]; !bytes.Contains(page, []byte("\\-"+name)) {
+				t.Errorf("no flag %s", name)
+			}
+		}
+	}
+	if flags < 4 {
+		t.Errorf("only %d flags", flags)
+	}
+}
+
+func TestCommand_tells_its_mistakes_by_the_exit_code(t *testing.T) {
+	bad := filepath.Join(t.TempDir(), "bad.toml")
+	must(t, os.WriteFile(bad, []byte("x = 1"), 0o600))
+	good := filepath.Join(t.TempDir(), "good.toml")
+	must(t, os.WriteFile(good, []byte("[store]\npath = \"/nonexistent/directory/verifier.db\"\n[listen]\nunix = \"/nonexistent/x.sock\""), 0o600))
+	for _, c := range []struct {
+		args []string
+		code int
+	}{
+		{[]string{"-version"}, 0}, {[]string{"-no-such-flag"}, 2}, {[]string{"argument"}, 2}, {[]string{"-config", "/nonexistent"}, 4},
+		{[]string{"-config", bad, "-check"}, 4}, {[]string{"-config", good, "-check"}, 0}, {[]string{"-config", good}, 1},
+	} {
+		var out bytes.Buffer
+		if code := server.Command(context.Background(), c.args, &out, &out); code != c.code {
+			t.Errorf("%v: %d, want %d: %s", c.args, code, c.code, out.String())
+		}
+	}
+}
