@@ -109,10 +109,11 @@ func defaults() *Config {
 	}
 }
 
-// Load reads the file at path. A file that does not exist is an empty one.
+// Load reads the file at path. If DefaultPath does not exist, it is an empty file; a file that was
+// asked for must be there.
 func Load(path string) (*Config, error) {
 	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) && path == DefaultPath {
 		return Parse(nil)
 	}
 	if err != nil {

@@ -2,6 +2,7 @@ package config_test
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -13,17 +14,19 @@ import (
 	"virt-attest/verifier/host/config"
 )
 
-func TestLoad_takes_safe_defaults_for_a_missing_or_empty_file(t *testing.T) {
-	missing, err := config.Load(filepath.Join(t.TempDir(), "host.toml"))
+func TestParse_takes_safe_defaults_for_an_empty_file(t *testing.T) {
+	c, err := config.Parse(nil)
 	if err != nil {
 		t.Fatal(err)
 	}
-	empty, err := config.Parse(nil)
-	if err != nil {
-		t.Fatal(err)
+	if c.TPM.Device != "/dev/tpmrm0" || len(c.TPM.PCRs[0].PCRs) != 11 || c.Name == "" || len(c.Verifier.Files()) != 0 {
+		t.Errorf("%+v", c)
 	}
-	if !reflect.DeepEqual(missing, empty) || empty.TPM.Device != "/dev/tpmrm0" || len(empty.TPM.PCRs[0].PCRs) != 11 {
-		t.Errorf("%+v", empty)
+}
+
+func TestLoad_does_not_go_on_without_the_file_that_was_asked_for(t *testing.T) {
+	if _, err := config.Load(filepath.Join(t.TempDir(), "hots.toml")); !errors.Is(err, os.ErrNotExist) {
+		t.Error(err)
 	}
 }
 

@@ -136,7 +136,7 @@ func (a *Answer) Logs(ctx context.Context) {
 
 // fail notes why the VM has no better status. The first reason stays.
 func (a *Answer) fail(s attest.VMStatus, err error) {
-	a.VM.Status = s
+	a.VM.Status, a.VM.QuoteHash, a.VM.AKName = s, attest.Digest{}, nil // the leaf of a VM without a quote holds none
 	a.problem(err)
 	if a.c.Log != nil {
 		a.c.Log.Info("VM cannot answer", "vm", a.VM.UUID, "status", s, "error", err)

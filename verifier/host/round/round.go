@@ -32,7 +32,7 @@ import (
 const (
 	MaxWaiting  = 64                     // challenges that are being answered
 	maxParallel = 32                     // VMs of one challenge that are asked at a time
-	maxLogs     = 192 << 20              // bytes of all logs in one Evidence
+	maxLogs     = 64 << 20               // bytes of all logs in one Evidence: with the rest of 4096 VMs below 128 MiB
 	firstLinger = 20 * time.Millisecond  // before the pTPM's speed is known
 	maxLinger   = 250 * time.Millisecond // that a ready challenge waits for others
 	maxQuote    = 10 * time.Minute       // far more than ptpm.DefaultTimeout for each of its commands
