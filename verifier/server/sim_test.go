@@ -56,7 +56,7 @@ func (b *box) since(r attest.Resume) attest.LogSegment {
 }
 
 // golden are reference values of a machine as it is.
-func (b *box) golden(t *testing.T, name string) []byte {
+func (b *box) golden(t testing.TB, name string) []byte {
 	t.Helper()
 	p, err := measurement.Replay(b.ima.Segment("g"), measurement.State{}, b.ima.PCRs.Values(), measurement.Options{})
 	must(t, err)
@@ -82,7 +82,7 @@ func newVM(n byte) *vm {
 // host is a simulated host. Its hooks let it lie.
 type host struct {
 	*box
-	t      *testing.T
+	t      testing.TB
 	name   string
 	client *api.Client
 	vms    []*vm
@@ -95,7 +95,7 @@ type host struct {
 	answers []error
 }
 
-func newHost(t *testing.T, c *api.Client, name string, vms ...*vm) *host {
+func newHost(t testing.TB, c *api.Client, name string, vms ...*vm) *host {
 	return &host{box: newBox(), t: t, name: name, client: c, vms: vms}
 }
 
@@ -249,7 +249,7 @@ func (v *vm) evidence(c *attest.Challenge) attest.VMEvidence {
 // verifier is a Verifier that serves on a unix socket, and an operator's client of it.
 type verifier struct {
 	*api.Client
-	t    *testing.T
+	t    testing.TB
 	conf server.Config
 	stop func()
 	log  *syncBuffer
@@ -273,7 +273,7 @@ func (s *syncBuffer) String() string {
 	return s.b.String()
 }
 
-func newVerifier(t *testing.T, change ...func(*server.Config)) *verifier {
+func newVerifier(t testing.TB, change ...func(*server.Config)) *verifier {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "va-ver-") // short: a socket lies in it
 	must(t, err)
@@ -357,7 +357,7 @@ func want(t *testing.T, r appraise.Result, state appraise.State, codes ...apprai
 	}
 }
 
-func must(t *testing.T, err error) {
+func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
 		t.Fatal(err)

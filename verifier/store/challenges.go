@@ -20,13 +20,15 @@ var (
 	errNonceDuplicate = fmt.Errorf("%w: nonce was used before", errChallenge)
 )
 
-// PutChallenge records a challenge before it is handed out.
+// PutChallenge records a challenge before it is handed out. This and TakeChallenge outlive a crash of
+// the process, and need not outlive a power cut: it ends every open challenge, and what is not on
+// record counts for nothing.
 func (s *Store) PutChallenge(ctx context.Context, c *attest.Challenge) error {
 	b, err := attest.EncodeChallenge(c)
 	if err != nil {
 		return err
 	}
-	return s.tx(ctx, opTimeout, func(t *tx) error {
+	return s.txOn(ctx, s.brief, opTimeout, func(t *tx) error {
 		n, err := t.exec(`INSERT INTO challenges (nonce, host, challenge, not_after, taken) VALUES ($1, $2, $3, $4, 0)
 			ON CONFLICT (nonce) DO NOTHING`, nonceText(c.Nonce), c.Host, b, c.NotAfter*1000)
 		if err == nil && n == 0 {
@@ -40,7 +42,7 @@ func (s *Store) PutChallenge(ctx context.Context, c *attest.Challenge) error {
 // returns, whatever becomes of the answer.
 func (s *Store) TakeChallenge(ctx context.Context, nonce attest.Nonce, host string, now time.Time) (*attest.Challenge, error) {
 	var c *attest.Challenge
-	err := s.tx(ctx, opTimeout, func(t *tx) error {
+	err := s.txOn(ctx, s.brief, opTimeout, func(t *tx) error {
 		var encoded []byte
 		var taken int64
 		err := t.QueryRowContext(t.ctx, `SELECT challenge, taken FROM challenges WHERE nonce = $1 AND host = $2`,

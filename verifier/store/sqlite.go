@@ -32,12 +32,13 @@ func Open(ctx context.Context, path string) (*Store, error) {
 	if err := f.Close(); err != nil {
 		return nil, fmt.Errorf("store: %w", err)
 	}
-	s := &Store{}
-	if s.write, err = open(path, "immediate", 1); err != nil {
-		return nil, err
-	}
-	if s.read, err = open(path, "deferred", readers); err != nil {
-		_ = s.write.Close()
+	s := &Store{writing: make(chan struct{}, 1)}
+	var err1, err2, err3 error
+	s.write, err1 = open(path, "immediate", "FULL", 1)
+	s.brief, err2 = open(path, "immediate", "NORMAL", 1)
+	s.read, err3 = open(path, "deferred", "FULL", readers)
+	if err := errors.Join(err1, err2, err3); err != nil {
+		_ = s.Close()
 		return nil, err
 	}
 	if err := s.migrate(ctx); err != nil {
@@ -47,16 +48,18 @@ func Open(ctx context.Context, path string) (*Store, error) {
 	return s, nil
 }
 
-// open makes a pool. SQLite has one writer at a time: its pool has one connection, so that
-// writers of this process wait for each other here and not in the busy handler.
-func open(path, lock string, conns int) (*sql.DB, error) {
+// open makes a pool. SQLite has one writer at a time: each pool for writing has one connection, and
+// writers of this process wait for each other in Store.writing and not in the busy handler. With
+// synchronous FULL a commit is on disk when it returns, with NORMAL it may be lost in a power cut, and
+// everything after it with it.
+func open(path, lock, synchronous string, conns int) (*sql.DB, error) {
 	abs, err := filepath.Abs(path)
 	if err != nil {
 		return nil, err
 	}
 	q := url.Values{"_txlock": {lock}, "_pragma": {
 		fmt.Sprintf("busy_timeout(%d)", busyTimeout.Milliseconds()),
-		"journal_mode(WAL)", "synchronous(FULL)", "foreign_keys(ON)", "trusted_schema(OFF)",
+		"journal_mode(WAL)", "synchronous(" + synchronous + ")", "foreign_keys(ON)", "trusted_schema(OFF)",
 		fmt.Sprintf("journal_size_limit(%d)", maxJournal),
 	}}
 	db, err := sql.Open("sqlite", (&url.URL{Scheme: "file", Path: abs, RawQuery: q.Encode()}).String())

@@ -10,8 +10,10 @@ import (
 
 // Store is the database. Its methods are safe for concurrent use.
 type Store struct {
-	write *sql.DB
-	read  *sql.DB
+	write   *sql.DB // commits are on disk
+	brief   *sql.DB // for what ends with the process: challenges
+	read    *sql.DB
+	writing chan struct{} // held by the one writer
 }
 
 // The answers of a Store that are no faults.
@@ -21,7 +23,15 @@ var (
 )
 
 // Close ends the database's use. Calls still under way fail.
-func (s *Store) Close() error { return errors.Join(s.read.Close(), s.write.Close()) }
+func (s *Store) Close() error {
+	var errs []error
+	for _, db := range []*sql.DB{s.read, s.brief, s.write} {
+		if db != nil {
+			errs = append(errs, db.Close())
+		}
+	}
+	return errors.Join(errs...)
+}
 
 // Ready reports whether the database answers.
 func (s *Store) Ready(ctx context.Context) error {
@@ -31,11 +41,21 @@ func (s *Store) Ready(ctx context.Context) error {
 	return wrap(s.read.QueryRowContext(ctx, `SELECT COUNT(*) FROM goose_db_version`).Scan(&n))
 }
 
-// tx runs f in one transaction for writing, within limit.
+// tx runs f in one transaction for writing, within limit. It is on disk when the call returns.
 func (s *Store) tx(ctx context.Context, limit time.Duration, f func(*tx) error) error {
+	return s.txOn(ctx, s.write, limit, f)
+}
+
+func (s *Store) txOn(ctx context.Context, db *sql.DB, limit time.Duration, f func(*tx) error) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	t, err := s.write.BeginTx(ctx, nil)
+	select {
+	case s.writing <- struct{}{}:
+		defer func() { <-s.writing }()
+	case <-ctx.Done():
+		return wrap(ctx.Err())
+	}
+	t, err := db.BeginTx(ctx, nil)
 	if err != nil {
 		return wrap(err)
 	}
