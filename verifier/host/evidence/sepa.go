@@ -18,7 +18,7 @@ import (
 // sepa is steps 1 to 4 of the paper, as far as they concern one VM.
 func (a *Answer) sepa(ctx context.Context) {
 	n := binding.VMNonce(a.ch.Scheme, a.ch.Nonce, a.VM.UUID)
-	if err := a.conn.Expect(ctx, n[:], time.Until(time.Unix(a.ch.NotAfter, 0))); err != nil {
+	if err := a.conn.Expect(ctx, n[:], a.c.Timeout+time.Second); err != nil { // the record is read within Timeout
 		a.fail(attest.VMNoTPM, err)
 		return
 	}
