@@ -14,7 +14,7 @@ const (
 
 	// What a guest may send unasked, in bytes: rate each second, burst at once. An answer that
 	// was asked for is free: each request grants its largest possible answer. The rate costs
-	// less than 1 % of a core; a virtio queue full of garbage (4 MiB) is behind us in seconds.
+	// one to four per cent of a core; a virtio queue full of garbage (4 MiB) is behind us in seconds.
 	rate      = 1 << 20
 	burst     = 512 << 10
 	grantSize = agentproto.MaxPayload + 64
