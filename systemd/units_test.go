@@ -193,7 +193,7 @@ func TestUnitsOfAVM_have_no_network_and_see_no_other_VM(t *testing.T) {
 		u := parse(t, name)
 		for key, want := range map[string]string{
 			"PrivateNetwork": "yes", "RestrictAddressFamilies": "AF_UNIX", "CapabilityBoundingSet": "", "NoNewPrivileges": "yes",
-			"ProtectSystem": "strict", "User": "virt-attest", "TemporaryFileSystem": "/var/lib:ro /run:ro",
+			"ProtectSystem": "strict", "User": "virt-attest", "TemporaryFileSystem": "/run:ro /tmp:ro /var:ro", "DevicePolicy": "closed",
 		} {
 			if got, ok := u["Service/"+key]; !ok || strings.Join(got, " ") != want {
 				t.Errorf("%s: %s=%q, want %q", name, key, got, want)
