@@ -22,6 +22,8 @@
 //	POST /api/v1/host/evidence                attest.Evidence → EvidenceReply (CBOR)
 //	POST /api/v1/host/activated               Activated → nil                (CBOR)
 //
+//	GET  /healthz, /readyz                    → alive; database answers
+//
 // A machine's id is a VM's UUID or a host's ID. A host's ID is the first 16 bytes of SHA-256
 // over its EK's public area in hexadecimal: whoever says it must prove it by activation.
 // Errors are RFC 9457 problems.

@@ -85,6 +85,7 @@ type host struct {
 	t      testing.TB
 	name   string
 	client *api.Client
+	ekCert []byte
 	vms    []*vm
 
 	mu      sync.Mutex
@@ -103,7 +104,7 @@ func (h *host) id() string { return api.HostID(h.tpm.EKPublic()) }
 
 // enrol says hello and opens the credential.
 func (h *host) enrol(ctx context.Context) error {
-	hello := api.HostHello{Name: h.name, EK: h.tpm.EKPublic(), AK: h.tpm.AKPublic()}
+	hello := api.HostHello{Name: h.name, EK: h.tpm.EKPublic(), EKCert: h.ekCert, AK: h.tpm.AKPublic()}
 	for _, v := range h.vms {
 		hello.VMs = append(hello.VMs, api.HostVM{UUID: v.uuid, Name: v.name})
 	}
