@@ -43,8 +43,28 @@ func Run(ctx context.Context, c Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	s, err := openSockets(c, in, store)
+	if err != nil {
+		return err
+	}
 	in.Close()
-	return serve(ctx, c, p, book, store, log)
+	return serve(ctx, c, p, s, book, store, log)
+}
+
+// sockets are those that others connect to.
+type sockets struct{ tpm, agent, own *net.UnixListener }
+
+func openSockets(c Config, in fdstore.Inherited, store *fdstore.Store) (s sockets, err error) {
+	for _, l := range []struct {
+		ln   **net.UnixListener
+		name string
+		gid  int
+	}{{&s.tpm, sidecarproto.TPMSocket, c.gid}, {&s.agent, sidecarproto.AgentSocket, c.gid}, {&s.own, sidecarproto.SidecarSocket, -1}} {
+		if *l.ln, err = listen(c.RuntimeDir, l.name, l.gid, in, store); err != nil {
+			return s, err
+		}
+	}
+	return s, nil
 }
 
 // openJournal maps the journal that was left, or makes one and stores it. One that cannot be
@@ -64,7 +84,7 @@ func openJournal(store *fdstore.Store, in fdstore.Inherited, log *slog.Logger) (
 	if !j.Locked {
 		log.Warn("the journal is not locked into memory (LimitMEMLOCK=)")
 	}
-	return j, store.Replace(proxy.NameJournal, j.FD(), journalTime)
+	return j, store.Replace(proxy.NameJournal, j.FD(), storeTime)
 }
 
 // parts are the tasks of a running sidecar; the first that fails ends all.
@@ -82,20 +102,14 @@ func (t *parts) start(f func() error) {
 	})
 }
 
-func serve(ctx context.Context, c Config, p *proxy.Proxy, book book, store *fdstore.Store, log *slog.Logger) error {
-	tpm, err := listen(c.RuntimeDir, sidecarproto.TPMSocket, c.gid)
-	agent, err2 := listen(c.RuntimeDir, sidecarproto.AgentSocket, c.gid)
-	own, err3 := listen(c.RuntimeDir, sidecarproto.SidecarSocket, -1)
-	if err := errors.Join(err, err2, err3); err != nil {
-		return err
-	}
+func serve(ctx context.Context, c Config, p *proxy.Proxy, s sockets, book book, store *fdstore.Store, log *slog.Logger) error {
 	t := &parts{}
 	t.ctx, t.cancel = context.WithCancelCause(ctx)
 	port := agentport.New(log, agentport.AllowUIDs(c.uids...))
 	svc := &service.Service{UUID: c.UUID, Version: c.Version, VTPM: p, Ledger: book, Agent: port, Log: log}
-	t.start(func() error { return accept(t.ctx, tpm, c.uids, p, log) })
-	t.start(func() error { return port.Serve(t.ctx, agent) })
-	t.start(func() error { return svc.Serve(t.ctx, own) })
+	t.start(func() error { return accept(t.ctx, s.tpm, c.uids, p, log) })
+	t.start(func() error { return port.Serve(t.ctx, s.agent) })
+	t.start(func() error { return svc.Serve(t.ctx, s.own) })
 	t.start(func() error { return watchdog(t.ctx, store) })
 	p.Run(t.ctx, func(err error) {
 		if err != nil {
@@ -205,6 +219,6 @@ func (n noLedger) Head() (uint64, [32]byte)       { return 0, [32]byte{} }
 func (n noLedger) Close() error                   { return nil }
 
 const (
-	journalTime = 2 * time.Second
+	storeTime   = 2 * time.Second // patience with the service manager
 	acceptPause = 100 * time.Millisecond
 )

@@ -13,6 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -241,6 +242,14 @@ func (h *host) await(t *testing.T, state sidecarproto.VTPMState, after uint64) (
 func TestSidecar_serves_a_real_QEMU_while_it_is_killed(t *testing.T) {
 	t.Parallel()
 	h := newHost(t)
+	// Not while QEMU connects: a connection that was accepted and not stored yet is lost.
+	var connecting sync.Mutex
+	start := func(args ...string) (monitor, *exec.Cmd) {
+		connecting.Lock()
+		defer connecting.Unlock()
+		h.WaitReady(t)
+		return startQEMU(t, h.dir, args...)
+	}
 	stop, stopped := make(chan struct{}), make(chan struct{})
 	go func() {
 		defer close(stopped)
@@ -249,12 +258,14 @@ func TestSidecar_serves_a_real_QEMU_while_it_is_killed(t *testing.T) {
 			case <-stop:
 				return
 			case <-time.After(40 * time.Millisecond):
+				connecting.Lock()
 				h.Kill()
+				connecting.Unlock()
 			}
 		}
 	}()
 	defer func() { close(stop); <-stopped }()
-	m, cmd := startQEMU(t, h.dir)
+	m, cmd := start()
 	epoch := h.await(t, sidecarproto.VTPMRunning, 0)
 	m.do(t, "system_reset")
 	epoch = h.await(t, sidecarproto.VTPMRunning, epoch)
@@ -279,7 +290,7 @@ func TestSidecar_serves_a_real_QEMU_while_it_is_killed(t *testing.T) {
 	}
 	h.swtpm.Kill()
 	h.swtpm.Start(t)
-	m, _ = startQEMU(t, h.dir, "-incoming", "exec:cat "+file)
+	m, _ = start("-incoming", "exec:cat "+file)
 	h.await(t, sidecarproto.VTPMRunning, epoch)
 	if err := h.call(t, sidecarproto.OpPCRs, nil, &after); err != nil {
 		t.Fatal(err)

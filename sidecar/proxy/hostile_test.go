@@ -197,8 +197,15 @@ func TestProxy_outlives_swtpm_and_the_guest_gets_its_TPM_back_by_a_reset_CVE_202
 	if _, err := q.Do(swtpmctl.GetStateBlob, 1, 1, 0); !errors.Is(err, sidecartest.ResultError(swtpmctl.Fail)) {
 		t.Errorf("GET_STATEBLOB: %v, want a failure of full length", err)
 	}
-	go func() { time.Sleep(100 * time.Millisecond); r.swtpm.Start(t) }()
-	if err := q.Reset(); err != nil {
+	started := make(chan struct{})
+	go func() {
+		defer close(started)
+		time.Sleep(100 * time.Millisecond)
+		r.swtpm.Start(t)
+	}()
+	err = q.Reset() // waits for the new swtpm
+	<-started
+	if err != nil {
 		t.Fatalf("reset: %v", err)
 	}
 	if err := q.Startup(); err != nil {

@@ -83,8 +83,8 @@ func (p *Proxy) exchangeOwn(w waker) error {
 	return err
 }
 
-// finishOwn ends a command of our own that a process before this one had under way: what was
-// not sent is forgotten, what was sent is waited for, and its response is nobody's.
+// finishOwn ends a command of our own that a process before this one had under way; the caller holds
+// the lane. What was not sent is forgotten, what was sent is waited for, and its response is nobody's.
 func (p *Proxy) finishOwn(w waker) {
 	slot, _, _ := p.Journal.Own()
 	switch slot.Step.Load() {

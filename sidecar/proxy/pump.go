@@ -60,7 +60,9 @@ func (g *pump) resumesLane() bool {
 func (g *pump) run() {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	g.p.finishOwn(g.waker)
+	if g.holding {
+		g.p.finishOwn(g.waker)
+	}
 	for !g.p.stopped.Load() {
 		g.step()
 	}
