@@ -115,10 +115,12 @@ func (a *Answer) Logs(ctx context.Context) {
 	if a.conn == nil {
 		return
 	}
-	if a.ch.Scheme != attest.SchemeHYPA && a.VM.Status == attest.VMQuoted {
+	// A guest whose quote the store does not know has answered: what it says is kept for examination.
+	answered := a.VM.Status == attest.VMQuoted || a.VM.Status == attest.VMNoRecord
+	if a.ch.Scheme != attest.SchemeHYPA && answered {
 		a.imaLog(ctx)
 	}
-	if a.ch.BootLogs && a.VM.Status == attest.VMQuoted {
+	if a.ch.BootLogs && answered {
 		a.bootLog(ctx)
 	}
 	a.about(ctx)
