@@ -58,12 +58,11 @@ func bus(t *testing.T) string {
 type manager struct {
 	conn *dbus.Conn
 
-	mu     sync.Mutex
-	calls  []string
-	jobs   uint32
-	ends   map[string]string // how a unit's jobs end; "never", or an error's name with a colon in front; default "done"
-	delay  time.Duration
-	active map[string]bool
+	mu    sync.Mutex
+	calls []string
+	jobs  uint32
+	ends  map[string]string // how a unit's jobs end; "never", or an error's name with a colon in front; default "done"
+	delay time.Duration
 }
 
 func systemdOnBus(t *testing.T) *manager {
@@ -73,7 +72,7 @@ func systemdOnBus(t *testing.T) *manager {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { _ = conn.Close() })
-	m := &manager{conn: conn, ends: make(map[string]string), active: make(map[string]bool)}
+	m := &manager{conn: conn, ends: make(map[string]string)}
 	if err := conn.Export(m, "/org/freedesktop/systemd1", "org.freedesktop.systemd1.Manager"); err != nil {
 		t.Fatal(err)
 	}
@@ -121,6 +120,13 @@ func (m *manager) end(unit, how string) {
 	m.ends[unit] = how
 }
 
+// wait makes jobs take that long.
+func (m *manager) wait(d time.Duration) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.delay = d
+}
+
 func (m *manager) seen() []string {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -141,12 +147,12 @@ func within(t *testing.T, d time.Duration) context.Context {
 
 func TestStart_waits_for_the_job_and_tells_how_it_ended(t *testing.T) {
 	m := systemdOnBus(t)
-	m.delay = 50 * time.Millisecond
+	m.wait(50 * time.Millisecond)
 	start := time.Now()
 	if err := (Systemd{}).Start(within(t, 5*time.Second), sidecarUnit); err != nil {
 		t.Fatal(err)
 	}
-	if time.Since(start) < m.delay {
+	if time.Since(start) < 50*time.Millisecond {
 		t.Fatal("did not wait for the job")
 	}
 	if want := []string{"start " + sidecarUnit + " replace"}; !slices.Equal(m.seen(), want) {
