@@ -33,7 +33,10 @@ type exchange struct {
 // run goes on with the slot's step until the reply is whole. errStopped leaves it as it is; any
 // other error means that swtpm is gone or must be taken for it.
 func (x *exchange) run(alive bool, stopped *atomic.Bool, limit time.Duration) error {
-	end := time.Now().Add(limit)
+	var end time.Time
+	if limit >= 0 {
+		end = time.Now().Add(limit)
+	}
 	for {
 		if !alive {
 			return errDead
