@@ -105,8 +105,8 @@ func TestInspect_refuses_hostile_documents(t *testing.T) {
 }
 
 func TestInspect_of_a_large_document_remembers_only_what_matters(t *testing.T) { // F2: 10 MB of XML
-	deep := strings.Repeat("<a>", 100_000) + strings.Repeat("</a>", 100_000)
-	wide := strings.Repeat("<disk type='file'><source file='/x'/></disk>", 200_000)
+	deep := strings.Repeat("<a>", 50_000) + strings.Repeat("</a>", 50_000)
+	wide := strings.Repeat("<disk type='file'><source file='"+strings.Repeat("/x", 200)+"'/></disk>", 20_000)
 	doc := domain("<metadata>"+deep+"</metadata>", wide+tpmAt(ownTPM)+channelAt(ownAgent))
 	var before, after runtime.MemStats
 	runtime.GC()
