@@ -94,7 +94,7 @@ func (a *app) root() *cobra.Command {
 	f.BoolVar(&a.noColor, "no-color", false, "never colour the output")
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fail(exitUsage, "%v", err) })
 	cmd.AddCommand(a.attestCmd(), a.listCmd(), a.infoCmd(), a.logCmd(), a.pcrsCmd(), a.enableCmd(), a.disableCmd(),
-		a.rimCmd(), a.hostCmd(), a.verifyCmd(), a.versionCmd())
+		a.unenrollCmd(), a.rimCmd(), a.hostCmd(), a.verifyCmd(), a.versionCmd())
 	return cmd
 }
 
