@@ -8,7 +8,7 @@ for file in $(git ls-files '*_test.go'); do
 	for target in $(sed -n 's/^func \(Fuzz[A-Za-z0-9_]*\)(.*/\1/p' "$file"); do
 		found=$((found + 1))
 		echo "== $(dirname "$file") $target"
-		go test -tags libvirt_dlopen -run '^$' -fuzz "^$target\$" -fuzztime "$time" "./$(dirname "$file")"
+		go test -tags libvirt_dlopen -run '^$' -fuzz "^$target\$" -fuzztime "$time" -fuzzminimizetime 10x "./$(dirname "$file")"
 	done
 done
 echo "$found fuzz targets"

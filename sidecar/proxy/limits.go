@@ -17,9 +17,9 @@ const (
 	// ownTime bounds one command of our own; a swtpm that needs longer is taken for dead.
 	ownTime = 20 * time.Second
 	// spins is how often a socket is looked at before the thread sleeps, while commands follow
-	// each other closely: some 80 µs. Two wake-ups of a thread per TPM command cost more than
+	// each other closely: some 300 µs. Two wake-ups of a thread per TPM command cost more than
 	// everything else that is done here.
-	spins = 200
+	spins = 1000
 	// maxRights is how many descriptors of one message are looked at.
 	maxRights = 4
 	// trimAbove is the size of a control message whose memory is given back at once.

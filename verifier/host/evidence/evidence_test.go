@@ -194,6 +194,30 @@ func TestBinding_reports_a_damaged_store_for_its_own_VM_only(t *testing.T) {
 	}
 }
 
+func TestBinding_tells_a_store_that_lost_its_end_from_a_quote_that_was_never_made(t *testing.T) {
+	h := hosttest.New(t)
+	vms := h.StartVMs(t, 1)
+	ask(t, h, h.Challenge(t, attest.SchemeSEPA), vms)
+	files, err := filepath.Glob(h.Path("store/" + vms[0].UUID.String() + "/*.jsonl"))
+	if err != nil || len(files) != 1 {
+		t.Fatal(files, err)
+	}
+	before, err := os.ReadFile(files[0])
+	if err != nil {
+		t.Fatal(err)
+	}
+	vms[0].Do(func(v *hosttest.VM) {
+		v.Agent = replaced(vms[0], agentproto.OpQuote, func(p []byte) ([]byte, error) {
+			out, err := vms[0].HonestAgent(t.Context(), agentproto.OpQuote, p)
+			return out, errors.Join(err, os.WriteFile(files[0], before, 0o600))
+		})
+	})
+	vm, l := ask(t, h, h.Challenge(t, attest.SchemeSEPA), vms)
+	if vm.Status != attest.VMNoRecord || !strings.Contains(vm.Problem, "damaged") || l.LinkErr == nil {
+		t.Errorf("cut off: status %d, %q, %v", vm.Status, vm.Problem, l.LinkErr)
+	}
+}
+
 func TestBinding_gives_a_status_to_a_VM_whose_sidecar_or_vTPM_is_gone(t *testing.T) {
 	h := hosttest.New(t)
 	vms := h.StartVMs(t, 2)

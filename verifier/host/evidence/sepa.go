@@ -34,7 +34,7 @@ func (a *Answer) sepa(ctx context.Context) {
 	}
 	rec, err := a.c.Store.Await(ctx, a.VM.UUID, n[:], a.VM.Quote.Hash())
 	if err != nil {
-		a.fail(attest.VMNoRecord, err)
+		a.fail(attest.VMNoRecord, a.lost(ctx, err))
 		return
 	}
 	a.VM.QuoteHash, a.VM.Epoch = rec.Hash, rec.Epoch
@@ -45,6 +45,22 @@ func (a *Answer) sepa(ctx context.Context) {
 	if err := a.signer(ctx, rec); err != nil {
 		a.fail(a.agentStatus(err), err)
 	}
+}
+
+// lost tells a record that was never made from one that the store has lost: the sidecar knows how many it
+// wrote, and the head of their chain.
+func (a *Answer) lost(ctx context.Context, err error) error {
+	if !errors.Is(err, ledger.ErrNotFound) {
+		return err
+	}
+	info, infoErr := a.conn.Info(ctx)
+	if infoErr != nil || len(info.StoreHead) != len(attest.Digest{}) {
+		return err
+	}
+	if damage := ledger.Verify(a.c.Store.Dir, a.VM.UUID, info.StoreSeq, [32]byte(info.StoreHead)); damage != nil {
+		return damage
+	}
+	return err
 }
 
 // agentStatus tells a sidecar that went away from a guest that does not answer.

@@ -157,7 +157,8 @@ func (v *VM) handle(ctx context.Context, op uint8, payload []byte) ([]byte, erro
 func (v *VM) Honest(ctx context.Context, op uint8, payload []byte) ([]byte, error) {
 	switch op {
 	case sidecarproto.OpInfo:
-		info := sidecarproto.Info{UUID: v.UUID, Version: "test", Epoch: v.Writer.Epoch(), SWTPM: "0.7.1", Agent: true}
+		seq, head := v.Writer.Head()
+		info := sidecarproto.Info{UUID: v.UUID, Version: "test", Epoch: v.Writer.Epoch(), SWTPM: "0.7.1", Agent: true, StoreSeq: seq, StoreHead: head[:]}
 		v.Do(func(v *VM) { info.VTPM = v.State })
 		return channel.Encode(info)
 	case sidecarproto.OpEK:
