@@ -9,6 +9,10 @@ import (
 const (
 	maxInFlight = 8 // requests to one agent at a time; it answers them one by one
 
+	// reconnectTime is how long after a start of this process QEMU may take to connect again: its
+	// <reconnect> timeout is a second, and a busy host adds to it.
+	reconnectTime = 3 * time.Second
+
 	helloWait  = time.Second     // what a request gives an agent that has not spoken yet
 	helloRetry = 5 * time.Second // between two attempts to wake one
 

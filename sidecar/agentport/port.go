@@ -31,8 +31,12 @@ type Port struct {
 	uids  []uint32
 	slots chan struct{}
 
-	mu  sync.Mutex
-	cur *session // nil while QEMU is not connected
+	born     time.Time
+	announce sync.Once // closes came
+
+	mu   sync.Mutex
+	cur  *session      // nil while QEMU is not connected
+	came chan struct{} // closed when QEMU connected for the first time
 }
 
 // Option changes a Port.
@@ -44,7 +48,7 @@ func AllowUIDs(uids ...uint32) Option { return func(p *Port) { p.uids = uids } }
 
 // New prepares a port.
 func New(log *slog.Logger, opts ...Option) *Port {
-	p := &Port{log: log, slots: make(chan struct{}, maxInFlight)}
+	p := &Port{log: log, slots: make(chan struct{}, maxInFlight), born: time.Now(), came: make(chan struct{})}
 	for _, o := range opts {
 		o(p)
 	}
@@ -71,6 +75,18 @@ func (p *Port) session() *session {
 	return p.cur
 }
 
+// first is session, but gives QEMU the time to connect again to a port that has just been restarted.
+func (p *Port) first(ctx context.Context) *session {
+	left := time.NewTimer(time.Until(p.born.Add(reconnectTime)))
+	defer left.Stop()
+	select {
+	case <-p.came:
+	case <-left.C:
+	case <-ctx.Done():
+	}
+	return p.session()
+}
+
 // Request asks the agent and waits for its answer at most until ctx ends. Every error is a
 // *channel.RemoteError inside: the agent's own (AgentError), CodeUnavailable where no agent
 // is there, CodeTimeout where it was late, CodeBadRequest for a payload over agentproto.MaxPayload.
@@ -84,7 +100,7 @@ func (p *Port) Request(ctx context.Context, op uint8, payload []byte) ([]byte, e
 	case <-ctx.Done():
 		return nil, remote(channel.CodeTimeout, "the guest agent has %d requests waiting", maxInFlight)
 	}
-	s := p.session()
+	s := p.first(ctx)
 	if s == nil {
 		return nil, remote(channel.CodeUnavailable, "QEMU is not connected to the agent channel")
 	}
@@ -158,6 +174,7 @@ func (p *Port) admit(ctx context.Context, conn net.Conn, running *sync.WaitGroup
 	p.mu.Lock()
 	p.cur = s
 	p.mu.Unlock()
+	p.announce.Do(func() { close(p.came) })
 	p.log.Debug("agent channel: QEMU connected")
 	running.Go(func() {
 		err := s.run(ctx)

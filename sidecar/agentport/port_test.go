@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"sync"
 	"testing"
 	"time"
 
@@ -104,6 +105,27 @@ func code(err error) channel.Code {
 	return ""
 }
 
+func TestRequest_waits_for_QEMU_to_connect_again_after_a_restart_and_not_for_ever(t *testing.T) {
+	p, path := serve(t)
+	var sent sync.WaitGroup
+	defer sent.Wait()
+	sent.Go(func() {
+		if out, err := p.Request(within(t, 10*time.Second), 3, []byte("hi")); err != nil || string(out) != "hi" {
+			t.Errorf("%q, %v", out, err)
+		}
+	})
+	time.Sleep(300 * time.Millisecond) // QEMU's reconnect timer has not fired yet
+	agent(t, dial(t, path))
+	sent.Wait()
+
+	p, _ = serve(t)
+	p.born = time.Now().Add(-reconnectTime)
+	start := time.Now()
+	if _, err := p.Request(within(t, 10*time.Second), 3, nil); code(err) != channel.CodeUnavailable || time.Since(start) > time.Second {
+		t.Errorf("after %v: %v", time.Since(start), err)
+	}
+}
+
 func TestRequest_returns_the_agents_answer(t *testing.T) {
 	p, path := serve(t)
 	agent(t, dial(t, path))
@@ -145,7 +167,7 @@ func TestRequest_to_a_guest_without_agent_fails_within_a_second_and_sends_nothin
 	if d := time.Since(start); d > 2*helloWait {
 		t.Errorf("20 requests took %v", d)
 	}
-	conn.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
+	_ = conn.SetReadDeadline(time.Now().Add(50 * time.Millisecond))
 	b, _ := io.ReadAll(conn)
 	if len(b) > 64 {
 		t.Errorf("%d bytes pile up for an agent that is not there", len(b))
@@ -193,7 +215,9 @@ func TestRequest_ends_at_its_deadline_when_nobody_reads(t *testing.T) {
 		if d := time.Since(start); d > time.Second {
 			t.Fatalf("took %v", d)
 		}
-		channel.Write(conn, channel.Frame{Kind: channel.Event, Op: agentproto.OpReady}, agentproto.MaxPayload)
+		if err := channel.Write(conn, channel.Frame{Kind: channel.Event, Op: agentproto.OpReady}, agentproto.MaxPayload); err != nil {
+			t.Fatal(err)
+		}
 		time.Sleep(10 * time.Millisecond)
 	}
 }
@@ -227,7 +251,7 @@ func TestPort_slows_a_flood_down_and_nobody_else(t *testing.T) {
 			var before, after runtime.MemStats
 			runtime.GC()
 			runtime.ReadMemStats(&before)
-			conn.SetWriteDeadline(time.Now().Add(700 * time.Millisecond))
+			_ = conn.SetWriteDeadline(time.Now().Add(700 * time.Millisecond))
 			sent := make(chan int, 1)
 			go func() {
 				total := 0
@@ -297,7 +321,7 @@ func TestServe_keeps_the_live_connection_and_replaces_a_dead_one(t *testing.T) {
 	agent(t, first)
 	eventually(t, "first connection", p.Connected)
 	second := dial(t, path)
-	second.SetReadDeadline(time.Now().Add(5 * time.Second))
+	_ = second.SetReadDeadline(time.Now().Add(5 * time.Second))
 	if _, err := io.ReadAll(second); err != nil {
 		t.Fatalf("a second connection beside a live one is not closed: %v", err)
 	}
@@ -316,7 +340,7 @@ func TestServe_keeps_the_live_connection_and_replaces_a_dead_one(t *testing.T) {
 func TestServe_replaces_a_connection_that_died_while_it_was_slowed_down(t *testing.T) {
 	p, path := serve(t)
 	first := dial(t, path)
-	first.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
+	_ = first.SetWriteDeadline(time.Now().Add(200 * time.Millisecond))
 	for _, err := first.Write(make([]byte, 65536)); err == nil; {
 		_, err = first.Write(make([]byte, 65536))
 	}
@@ -328,7 +352,7 @@ func TestServe_replaces_a_connection_that_died_while_it_was_slowed_down(t *testi
 func TestServe_refuses_a_peer_of_another_user(t *testing.T) {
 	p, path := serve(t, AllowUIDs(uint32(os.Getuid()+1)))
 	conn := dial(t, path)
-	conn.SetReadDeadline(time.Now().Add(5 * time.Second))
+	_ = conn.SetReadDeadline(time.Now().Add(5 * time.Second))
 	if _, err := io.ReadAll(conn); err != nil {
 		t.Fatal(err)
 	}
@@ -348,15 +372,15 @@ func BenchmarkRequest(b *testing.B) {
 	}
 	p := New(slog.New(slog.DiscardHandler))
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 2)
-	go func() { done <- p.Serve(ctx, ln) }()
+	var ends sync.WaitGroup
+	ends.Go(func() { _ = p.Serve(ctx, ln) })
 	conn, err := net.Dial("unix", path)
 	if err != nil {
 		b.Fatal(err)
 	}
-	go func() {
-		done <- channel.Serve(ctx, conn, agentproto.MaxPayload, func(_ context.Context, _ uint8, p []byte) ([]byte, error) { return p, nil })
-	}()
+	ends.Go(func() {
+		_ = channel.Serve(ctx, conn, agentproto.MaxPayload, func(_ context.Context, _ uint8, p []byte) ([]byte, error) { return p, nil })
+	})
 	for !p.Connected() {
 		time.Sleep(time.Millisecond)
 	}
@@ -368,6 +392,5 @@ func BenchmarkRequest(b *testing.B) {
 	}
 	cancel()
 	conn.Close()
-	<-done
-	<-done
+	ends.Wait()
 }
