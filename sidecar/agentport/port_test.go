@@ -215,9 +215,8 @@ func TestRequest_ends_at_its_deadline_when_nobody_reads(t *testing.T) {
 		if d := time.Since(start); d > time.Second {
 			t.Fatalf("took %v", d)
 		}
-		if err := channel.Write(conn, channel.Frame{Kind: channel.Event, Op: agentproto.OpReady}, agentproto.MaxPayload); err != nil {
-			t.Fatal(err)
-		}
+		// The port may have closed the connection: a peer that reads nothing has no right to it.
+		_ = channel.Write(conn, channel.Frame{Kind: channel.Event, Op: agentproto.OpReady}, agentproto.MaxPayload)
 		time.Sleep(10 * time.Millisecond)
 	}
 }
