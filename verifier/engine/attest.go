@@ -96,7 +96,7 @@ func (e *Engine) start(ctx context.Context, s *session) error {
 		e.wg.Done()
 		return fromStore(err, "challenge")
 	}
-	s.step("challenge made")
+	s.step("step 1: the Verifier made nonce %x…, single use, for %v", s.challenge.Nonce[:8], s.challenge.Scheme)
 	e.presence(s.host.ID).put(s)
 	go func() {
 		defer e.wg.Done()

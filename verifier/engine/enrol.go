@@ -129,18 +129,18 @@ func (e *Engine) mayBe(ctx context.Context, client Client, id string) error {
 }
 
 // speaksFor refuses a client that is not the host's own, and a host that is not enrolled.
-func (e *Engine) speaksFor(ctx context.Context, client Client, id string) (*store.Host, error) {
+func (e *Engine) speaksFor(ctx context.Context, client Client, id string) error {
 	h, err := e.store.Host(ctx, id)
 	if errors.Is(err, store.ErrNotFound) {
-		return nil, said(ErrForbidden, "this host is not enrolled: it has to say hello first")
+		return said(ErrForbidden, "this host is not enrolled: it has to say hello first")
 	}
 	if err != nil {
-		return nil, fromStore(err, "host "+id)
+		return fromStore(err, "host "+id)
 	}
 	if client != "" && h.Client != string(client) {
-		return nil, said(ErrForbidden, "this client certificate is not that of the host")
+		return said(ErrForbidden, "this client certificate is not that of the host")
 	}
-	return h, nil
+	return nil
 }
 
 // endorsed says how the EK is accepted without an operator, if it is.

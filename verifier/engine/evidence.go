@@ -15,7 +15,7 @@ func (e *Engine) Evidence(ctx context.Context, client Client, encoded []byte) (*
 	if err != nil {
 		return nil, said(ErrInvalid, "%v", err)
 	}
-	if _, err := e.speaksFor(ctx, client, ev.Host.ID); err != nil {
+	if err := e.speaksFor(ctx, client, ev.Host.ID); err != nil {
 		return nil, err
 	}
 	s := e.session(ev.Challenge.Nonce)
@@ -46,7 +46,7 @@ func (e *Engine) Evidence(ctx context.Context, client Client, encoded []byte) (*
 
 // activatedVMs takes the contents of the credentials that an EvidenceReply held.
 func (e *Engine) activatedVMs(ctx context.Context, client Client, a *api.Activated) error {
-	if _, err := e.speaksFor(ctx, client, a.Host); err != nil {
+	if err := e.speaksFor(ctx, client, a.Host); err != nil {
 		return err
 	}
 	s := e.session(a.Nonce)

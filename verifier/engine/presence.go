@@ -91,7 +91,7 @@ func (d *Delivery) Failed() {
 
 // Challenges waits until there is a challenge for the host, wait at most, and gives all that are there.
 func (e *Engine) Challenges(ctx context.Context, client Client, host string, wait time.Duration) (*Delivery, error) {
-	if _, err := e.speaksFor(ctx, client, host); err != nil {
+	if err := e.speaksFor(ctx, client, host); err != nil {
 		return nil, err
 	}
 	p := e.presence(host)

@@ -94,7 +94,7 @@ func (s *session) await(ctx context.Context) *answer {
 	for {
 		select {
 		case a := <-s.answer:
-			s.step("%d bytes of evidence came", a.size)
+			s.step("steps 2 to 4: VMs and host have answered, %d bytes of evidence came", a.size)
 			return a
 		case <-grace.C:
 			if !s.delivered.Load() && !s.e.presence(s.host.ID).online(time.Now()) {
@@ -164,14 +164,12 @@ func (s *session) judge(ctx context.Context, ev *attest.Evidence, reply func(*ap
 	if err != nil {
 		return nil, err
 	}
-	s.step("quotes and links of %d VMs verified", len(l.VMs))
+	s.step("step 5: the host's quote is checked, and %d VMs' quotes and their links to it", len(l.VMs))
 	id, rec, err := s.identify(ctx, ev, l)
 	if err != nil {
 		return nil, err
 	}
-	if err := s.activate(ctx, ev, l, &id, reply); err != nil {
-		return nil, err
-	}
+	s.activate(ctx, ev, l, &id, reply)
 	return s.appraise(ctx, ev, l, id, rec)
 }
 
@@ -201,9 +199,9 @@ func (s *session) identify(ctx context.Context, ev *attest.Evidence, l *link.Lin
 
 // activate has the host's VMs open credentials for keys that are not on record. What is not
 // opened when the challenge ends was not proven.
-func (s *session) activate(ctx context.Context, ev *attest.Evidence, l *link.Linked, id *evaluate.Identity, reply func(*api.EvidenceReply)) error {
+func (s *session) activate(ctx context.Context, ev *attest.Evidence, l *link.Linked, id *evaluate.Identity, reply func(*api.EvidenceReply)) {
 	if len(id.Unproven) == 0 {
-		return nil
+		return
 	}
 	r := &api.EvidenceReply{}
 	secrets := make(map[attest.UUID][]byte)
@@ -235,7 +233,6 @@ func (s *session) activate(ctx context.Context, ev *attest.Evidence, l *link.Lin
 		secret := secrets[vm]
 		id.Prove(v, s.host.ID, secret != nil && opened(got.items, vm, secret))
 	}
-	return nil
 }
 
 func endorsementKey(ev *attest.Evidence, vm attest.UUID) []byte {
@@ -270,7 +267,7 @@ func (s *session) appraise(ctx context.Context, ev *attest.Evidence, l *link.Lin
 	if err != nil {
 		return nil, err
 	}
-	s.step("measurements appraised")
+	s.step("the logs are replayed and compared with reference values")
 	o := &store.Outcome{Report: evaluate.Report(s.challenge, out), Evidence: ev}
 	s.missing(o.Report, l)
 	s.advances(o, ev, l, out)

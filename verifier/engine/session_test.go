@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"io"
 	"log/slog"
 	"strings"
 	"testing"
@@ -39,7 +38,7 @@ func TestSession_turns_a_panic_into_ERROR(t *testing.T) {
 }
 
 func TestWork_gives_up_on_time_when_no_worker_is_free(t *testing.T) {
-	e := &Engine{workers: make(chan struct{}, 1), log: slog.New(slog.NewTextHandler(io.Discard, nil))}
+	e := &Engine{workers: make(chan struct{}, 1), log: slog.New(slog.DiscardHandler)}
 	e.workers <- struct{}{}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()

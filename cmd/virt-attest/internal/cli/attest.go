@@ -117,7 +117,7 @@ func (a *app) askAll(ctx context.Context, client *api.Client, reqs []api.AttestR
 	reports, errs := make([]*api.Report, len(reqs)), make([]error, len(reqs))
 	var wg sync.WaitGroup
 	for i, r := range reqs {
-		a.step("Verifier: challenge by %v for %d named VMs (host %q)", r.Scheme, len(r.VMs), r.Host)
+		a.step("asking the Verifier at %s for an attestation by %v", a.conf.Verifier.URL, r.Scheme)
 		wg.Go(func() { reports[i], errs[i] = client.Attest(ctx, r) })
 	}
 	wg.Wait()

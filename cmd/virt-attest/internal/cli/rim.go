@@ -233,7 +233,11 @@ func (a *app) rimAssign(ctx context.Context, names []string, machine string, hos
 	if err := client.AssignRIMs(ctx, machineID(r), names); err != nil {
 		return asked(err)
 	}
-	a.printf("'%s' is now compared with: %s\n", clean(machine), strings.Join(append(names, ""), " "))
+	if len(names) == 0 {
+		a.printf("'%s' has no reference values any more\n", clean(machine))
+		return nil
+	}
+	a.printf("'%s' is compared with '%s' from now on\n", clean(machine), strings.Join(names, "', '"))
 	return nil
 }
 
