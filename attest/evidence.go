@@ -148,7 +148,7 @@ func DecodeEvidence(b []byte) (*Evidence, error) {
 	}
 	var e Evidence
 	if err := decMode.Unmarshal(b, &e); err != nil {
-		return nil, fmt.Errorf("%w: %v", ErrMalformed, err)
+		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
 	if err := e.Check(); err != nil {
 		return nil, err
@@ -169,7 +169,7 @@ func DecodeChallenge(b []byte) (*Challenge, error) {
 	}
 	var c Challenge
 	if err := decMode.Unmarshal(b, &c); err != nil {
-		return nil, fmt.Errorf("%w: %v", ErrMalformed, err)
+		return nil, fmt.Errorf("%w: %w", ErrMalformed, err)
 	}
 	if err := c.Check(); err != nil {
 		return nil, err

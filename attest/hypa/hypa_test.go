@@ -223,7 +223,7 @@ func FuzzVerify(f *testing.F) {
 	h := softhost.New("good", 2)
 	c := h.Challenge(attest.SchemeHYPA)
 	honest := h.Answer(c).VMs[0]
-	f.Add(honest.EK, []byte(honest.EKName), byte(1), uint64(1), uint16(attest.SHA256), byte(10), []byte(honest.PCRs[0].Get(10)), "boot", uint64(0), uint64(1), []byte("entry"), true)
+	f.Add(honest.EK, []byte(honest.EKName), byte(1), uint64(1), uint16(attest.SHA256), byte(10), honest.PCRs[0].Get(10), "boot", uint64(0), uint64(1), []byte("entry"), true)
 	f.Add([]byte{}, []byte{0, 11}, byte(4), uint64(9), uint16(attest.SHA1), byte(24), []byte{}, "", uint64(1)<<63, uint64(7), []byte{}, false)
 	f.Fuzz(func(t *testing.T, ek, ekName []byte, status byte, epoch uint64, alg uint16, pcr byte, value []byte, boot string, from, count uint64, data []byte, sign bool) {
 		ev := h.Answer(c)

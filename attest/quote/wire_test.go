@@ -67,7 +67,7 @@ func compareStatements(t *testing.T, b []byte) {
 	info, err := theirs.Attested.Quote()
 	c := theirs.ClockInfo
 	if err != nil || !bytes.Equal(ours.signer, theirs.QualifiedSigner.Buffer) || !bytes.Equal(ours.extraData, theirs.ExtraData.Buffer) || ours.clock != c.Clock ||
-		ours.resetCount != c.ResetCount || ours.restartCount != c.RestartCount || ours.safe != bool(c.Safe) || ours.firmware != theirs.FirmwareVersion ||
+		ours.resetCount != c.ResetCount || ours.restartCount != c.RestartCount || ours.safe != c.Safe || ours.firmware != theirs.FirmwareVersion ||
 		!bytes.Equal(ours.pcrDigest, info.PCRDigest.Buffer) || len(ours.selections) != len(info.PCRSelect.PCRSelections) {
 		t.Fatalf("read otherwise: %+v, %+v", ours, theirs)
 	}

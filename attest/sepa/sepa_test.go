@@ -434,7 +434,7 @@ func FuzzVerify(f *testing.F) {
 	h := softhost.New("good", 2)
 	c := h.Challenge(attest.SchemeSEPA)
 	honest := h.Answer(c).VMs[0]
-	f.Add(honest.Quote.Attest, honest.Quote.Signature, honest.AK, honest.EK, []byte(honest.EKName), []byte(honest.AKName), honest.QuoteHash[:], byte(1), uint64(1), byte(10), []byte(honest.PCRs[0].Get(10)), false)
+	f.Add(honest.Quote.Attest, honest.Quote.Signature, honest.AK, honest.EK, []byte(honest.EKName), []byte(honest.AKName), honest.QuoteHash[:], byte(1), uint64(1), byte(10), honest.PCRs[0].Get(10), false)
 	f.Add(honest.Quote.Attest, honest.Quote.Signature, honest.AK, honest.EK, []byte{}, []byte{0, 11}, []byte{}, byte(3), uint64(0), byte(30), []byte{}, true)
 	f.Fuzz(func(t *testing.T, attested, signature, ak, ek, ekName, akName, hash []byte, status byte, epoch uint64, pcr byte, value []byte, sign bool) {
 		ev := h.Answer(c)

@@ -53,7 +53,7 @@ func parseEK(public []byte) (tpm2.LabeledEncapsulationKey, error) {
 	}
 	pub, err := tpm2.Unmarshal[tpm2.TPMTPublic](public)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %v", ErrEK, err)
+		return nil, fmt.Errorf("%w: %w", ErrEK, err)
 	}
 	if !bytes.Equal(tpm2.Marshal(pub), public) { // a host's ID is a hash of these bytes: one spelling per key
 		return nil, fmt.Errorf("%w: trailing bytes", ErrEK)
@@ -64,7 +64,7 @@ func parseEK(public []byte) (tpm2.LabeledEncapsulationKey, error) {
 	}
 	key, err := tpm2.ImportEncapsulationKey(pub)
 	if err != nil {
-		return nil, fmt.Errorf("%w: %v", ErrEK, err)
+		return nil, fmt.Errorf("%w: %w", ErrEK, err)
 	}
 	return key, nil
 }

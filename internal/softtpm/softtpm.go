@@ -94,7 +94,7 @@ func (t *TPM) Attest(nonce []byte, banks []attest.PCRBank) *tpm2.TPMSAttest {
 		Magic: tpm2.TPMGeneratedValue, Type: tpm2.TPMSTAttestQuote,
 		QualifiedSigner: tpm2.TPM2BName{Buffer: Qualified(tpm2.TPMRHEndorsement, t.AKName())},
 		ExtraData:       tpm2.TPM2BData{Buffer: nonce},
-		ClockInfo:       tpm2.TPMSClockInfo{Clock: t.Clock, ResetCount: t.ResetCount, RestartCount: t.RestartCount, Safe: tpm2.TPMIYesNo(t.Safe)},
+		ClockInfo:       tpm2.TPMSClockInfo{Clock: t.Clock, ResetCount: t.ResetCount, RestartCount: t.RestartCount, Safe: t.Safe},
 		FirmwareVersion: t.Firmware,
 		Attested:        tpm2.NewTPMUAttest(tpm2.TPMSTAttestQuote, &tpm2.TPMSQuoteInfo{PCRSelect: list, PCRDigest: tpm2.TPM2BDigest{Buffer: h.Sum(nil)}}),
 	}
