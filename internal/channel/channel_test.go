@@ -10,6 +10,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"strings"
+	"sync"
 	"testing"
 	"testing/iotest"
 	"time"
@@ -136,8 +137,8 @@ func TestReader_gives_a_half_frame_up_when_a_whole_one_is_behind_it(t *testing.T
 	a, b := pipe(t)
 	half := frame(1, strings.Repeat("x", 60000)).Append(nil)[:5000]
 	go func() {
-		a.Write(half)                        // the writer dies here
-		a.Write(frame(2, "new").Append(nil)) // and its successor begins, and waits for an answer
+		_, _ = a.Write(half)                        // the writer dies here
+		_, _ = a.Write(frame(2, "new").Append(nil)) // and its successor begins, and waits for an answer
 	}()
 	start := time.Now()
 	f, err := NewReader(b, maxTest).Next()
@@ -153,9 +154,9 @@ func TestReader_keeps_a_frame_that_is_only_slow(t *testing.T) {
 	a, b := pipe(t)
 	wire := frame(1, strings.Repeat("slow", 3000)).Append(nil)
 	go func() {
-		a.Write(wire[:7000])
+		_, _ = a.Write(wire[:7000])
 		time.Sleep(stallTime + stallTime/2)
-		a.Write(wire[7000:])
+		_, _ = a.Write(wire[7000:])
 	}()
 	f, err := NewReader(b, maxTest).Next()
 	if err != nil || f.ID != 1 {
@@ -180,7 +181,7 @@ func TestReader_allocates_for_what_arrived_and_not_for_what_a_header_claims(t *t
 	a, b := pipe(t)
 	r := NewReader(b, 1<<30)
 	go func() {
-		a.Write(binary.BigEndian.AppendUint32([]byte("VATT\x01\x01\x07\x00\x00\x00\x00\x05"), 1<<30))
+		_, _ = a.Write(binary.BigEndian.AppendUint32([]byte("VATT\x01\x01\x07\x00\x00\x00\x00\x05"), 1<<30))
 		a.Close()
 	}()
 	if _, err := r.Next(); !errors.Is(err, io.EOF) {
@@ -195,7 +196,7 @@ func TestReader_is_small_again_after_a_large_frame(t *testing.T) {
 	a, b := pipe(t)
 	r := NewReader(b, maxTest)
 	go func() {
-		a.Write(frame(1, strings.Repeat("x", maxTest)).Append(nil))
+		_, _ = a.Write(frame(1, strings.Repeat("x", maxTest)).Append(nil))
 		a.Close()
 	}()
 	if _, err := r.Next(); err != nil {
@@ -244,10 +245,10 @@ func echo(_ context.Context, op uint8, p []byte) ([]byte, error) {
 func session(t *testing.T, h Handler) (*Client, net.Conn) {
 	a, b := pipe(t)
 	c := NewClient(a, maxTest, nil)
-	done := make(chan error, 2)
-	go func() { done <- c.Run() }()
-	go func() { done <- Serve(t.Context(), b, maxTest, h) }()
-	t.Cleanup(func() { a.Close(); b.Close(); <-done; <-done })
+	var ends sync.WaitGroup
+	ends.Go(func() { _ = c.Run() })
+	ends.Go(func() { _ = Serve(t.Context(), b, maxTest, h) })
+	t.Cleanup(func() { a.Close(); b.Close(); ends.Wait() })
 	return c, a
 }
 
@@ -273,16 +274,16 @@ func TestDo_ends_with_its_own_deadline_while_others_are_answered(t *testing.T) {
 	block := make(chan struct{})
 	a, b := pipe(t)
 	c := NewClient(a, maxTest, nil)
-	done := make(chan error, 2)
-	go func() { done <- c.Run() }()
-	go func() { // answers op 1 at once and op 9 never
-		done <- Serve(t.Context(), b, maxTest, func(_ context.Context, op uint8, p []byte) ([]byte, error) {
+	var ends sync.WaitGroup
+	ends.Go(func() { _ = c.Run() })
+	ends.Go(func() { // answers op 1 at once and op 9 never
+		_ = Serve(t.Context(), b, maxTest, func(_ context.Context, op uint8, p []byte) ([]byte, error) {
 			if op == 9 {
 				<-block
 			}
 			return p, nil
 		})
-	}()
+	})
 	if _, err := c.Do(t.Context(), 1, nil); err != nil {
 		t.Fatal(err)
 	}
@@ -301,8 +302,7 @@ func TestDo_ends_with_its_own_deadline_while_others_are_answered(t *testing.T) {
 		t.Fatalf("after the peer recovered: %q, %v", b, err)
 	}
 	a.Close()
-	<-done
-	<-done
+	ends.Wait()
 }
 
 func TestDo_fails_for_all_when_the_connection_ends(t *testing.T) {
@@ -325,21 +325,25 @@ func TestDo_fails_for_all_when_the_connection_ends(t *testing.T) {
 func TestDo_ignores_answers_that_belong_to_no_request(t *testing.T) {
 	a, b := pipe(t)
 	c := NewClient(a, maxTest, nil)
-	done := make(chan error, 1)
-	go func() { done <- c.Run() }()
+	var end sync.WaitGroup
+	end.Go(func() { _ = c.Run() })
 	go func() {
 		r := NewReader(b, maxTest)
 		f, _ := r.Next()
-		Write(b, Frame{Kind: Response, Op: f.Op, ID: f.ID + 1, Payload: []byte("other number")}, maxTest)
-		Write(b, Frame{Kind: Response, Op: f.Op + 1, ID: f.ID, Payload: []byte("other op")}, maxTest)
-		Write(b, Frame{Kind: Response, Op: f.Op, ID: f.ID, Payload: []byte("right")}, maxTest)
-		Write(b, Frame{Kind: Response, Op: f.Op, ID: f.ID, Payload: []byte("twice")}, maxTest)
+		for _, answer := range []Frame{
+			{Kind: Response, Op: f.Op, ID: f.ID + 1, Payload: []byte("other number")},
+			{Kind: Response, Op: f.Op + 1, ID: f.ID, Payload: []byte("other op")},
+			{Kind: Response, Op: f.Op, ID: f.ID, Payload: []byte("right")},
+			{Kind: Response, Op: f.Op, ID: f.ID, Payload: []byte("twice")},
+		} {
+			_ = Write(b, answer, maxTest) // the test ends the connection once it has the right one
+		}
 	}()
 	if got, err := c.Do(t.Context(), 1, nil); err != nil || string(got) != "right" {
 		t.Fatalf("%q, %v", got, err)
 	}
 	a.Close()
-	<-done
+	end.Wait()
 }
 
 // An error of the peer may hold anything.

@@ -87,7 +87,7 @@ func (r *Reader) fill() error {
 		if err := r.deadline(time.Now().Add(stallTime)); err != nil {
 			return err
 		}
-		defer r.deadline(time.Time{})
+		defer func() { _ = r.deadline(time.Time{}) }() // the read itself tells of a stream that is gone
 	}
 	n, err := r.r.Read(r.buf[len(r.buf):cap(r.buf)])
 	if n > 0 {
