@@ -127,13 +127,13 @@ func TestOpenWriter_cuts_off_a_torn_last_line_and_says_so(t *testing.T) {
 func TestOpenWriter_sets_a_damaged_file_aside_and_the_VM_still_starts(t *testing.T) {
 	for name, spoil := range map[string]func(file string, good []byte) error{
 		"edited":     func(f string, b []byte) error { b[len(b)/2] ^= 1; return os.WriteFile(f, b, 0o640) },
-		"emptied":    func(f string, b []byte) error { return os.Truncate(f, 0) },
-		"huge":       func(f string, b []byte) error { return os.Truncate(f, 1<<40) },
+		"emptied":    func(f string, _ []byte) error { return os.Truncate(f, 0) },
+		"huge":       func(f string, _ []byte) error { return os.Truncate(f, 1<<40) },
 		"zeroed end": func(f string, b []byte) error { return os.WriteFile(f, append(b, make([]byte, 99)...), 0o640) },
-		"a link": func(f string, b []byte) error {
+		"a link": func(f string, _ []byte) error {
 			return reallyReplace(f, func() error { return os.Symlink("/etc/passwd", f) })
 		},
-		"a pipe": func(f string, b []byte) error {
+		"a pipe": func(f string, _ []byte) error {
 			return reallyReplace(f, func() error { return syscall.Mkfifo(f, 0o640) })
 		},
 	} {

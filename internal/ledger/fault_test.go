@@ -41,7 +41,8 @@ func fullDisk(t *testing.T) {
 	wantErr(t, err, syscall.ENOSPC)
 	must(t, verify(dir, w))
 	wantErr(t, w.Quote(last), syscall.ENOSPC)
-	for err = nil; err == nil; _, err = w.PowerOn("reset") { // shorter records may still fit
+	for err = nil; err == nil; { // shorter records may still fit
+		_, err = w.PowerOn("reset")
 	}
 	wantErr(t, err, syscall.ENOSPC)
 	if n := kinds(records(t, dir))[KindPowerOn]; w.Epoch() != uint64(n) {

@@ -61,7 +61,7 @@ func FindAll(dir string, uuid attest.UUID, extra []byte) ([]Record, error) {
 func (s *segment) find(extra []byte) (found []Record, err error) {
 	want := hex.AppendEncode([]byte(`,"kind":"quote","extra":"`), extra)
 	want = append(want, '"')
-	_, _, err = s.lines(func(line []byte, n int, _ attest.Digest) error {
+	_, err = s.lines(func(line []byte, n int, _ attest.Digest) error {
 		if !bytes.Contains(line, want) {
 			return nil
 		}

@@ -201,7 +201,7 @@ func parseLine(line []byte) (Record, error) {
 	dec := json.NewDecoder(bytes.NewReader(line))
 	dec.DisallowUnknownFields()
 	if err := dec.Decode(&w); err != nil {
-		return Record{}, fmt.Errorf("%w: %v", errEncoding, err)
+		return Record{}, fmt.Errorf("%w: %w", errEncoding, err)
 	}
 	r, err := w.record()
 	if err != nil {

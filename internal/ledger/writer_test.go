@@ -1,6 +1,7 @@
 package ledger
 
 import (
+	"errors"
 	"os"
 	"sync"
 	"testing"
@@ -275,7 +276,7 @@ func TestWriter_takes_concurrent_callers_while_readers_read(t *testing.T) {
 		wg.Go(func() {
 			for n := range uint64(100) {
 				q := quoteN(i<<32 + n)
-				if err := w.Expect(q.ExtraData, time.Now().Add(50*time.Millisecond)); err != nil && err != ErrFull {
+				if err := w.Expect(q.ExtraData, time.Now().Add(50*time.Millisecond)); err != nil && !errors.Is(err, ErrFull) {
 					t.Error(err)
 				}
 				if err := w.Quote(q); err != nil {
