@@ -139,10 +139,10 @@ func (h *Host) Round(cs ...*attest.Challenge) []*attest.Evidence {
 		extra = binding.Exact(cs[0].Nonce, evs[0].VMs[0].QuoteHash)
 	}
 	q := h.TPM.Quote(extra[:], h.Banks)
-	for i := range evs {
+	for i, c := range cs {
 		evs[i].Inclusion = binding.Include(items, i)
 		evs[i].Host = attest.HostEvidence{ID: h.ID, Quote: cloneQuote(q), AK: h.TPM.AKPublic(), EK: h.TPM.EKPublic(), PCRs: cloneBanks(h.Banks), IMA: cloneLog(h.IMA)}
-		if cs[i].BootLogs {
+		if c.BootLogs {
 			evs[i].Host.BootLog = h.BootLog
 		}
 	}

@@ -239,9 +239,16 @@ func verify(t *testing.T, ak *tpmkeys.AK, q attest.Quote) bool {
 	if err != nil {
 		t.Fatal(err)
 	}
-	key := ecdsa.PublicKey{Curve: elliptic.P256(), X: new(big.Int).SetBytes(point.X.Buffer), Y: new(big.Int).SetBytes(point.Y.Buffer)}
+	encoded := make([]byte, 1+2*32)
+	encoded[0] = 4 // uncompressed
+	new(big.Int).SetBytes(point.X.Buffer).FillBytes(encoded[1:33])
+	new(big.Int).SetBytes(point.Y.Buffer).FillBytes(encoded[33:])
+	key, err := ecdsa.ParseUncompressedPublicKey(elliptic.P256(), encoded)
+	if err != nil {
+		t.Fatal(err)
+	}
 	d := sha256.Sum256(q.Attest)
-	return ecdsa.Verify(&key, d[:], new(big.Int).SetBytes(s.SignatureR.Buffer), new(big.Int).SetBytes(s.SignatureS.Buffer))
+	return ecdsa.Verify(key, d[:], new(big.Int).SetBytes(s.SignatureR.Buffer), new(big.Int).SetBytes(s.SignatureS.Buffer))
 }
 
 // A TPM signs an empty selection without complaint where a bank is not allocated.
