@@ -49,7 +49,7 @@ func inspect(root *element) (Domain, error) {
 	}
 	uuid, err := attest.ParseUUID(strings.TrimSpace(uuids[0].text))
 	if err != nil {
-		return Domain{}, fmt.Errorf("%w: %v", ErrXML, err)
+		return Domain{}, fmt.Errorf("%w: %w", ErrXML, err)
 	}
 	d := Domain{UUID: uuid}
 	for _, devices := range root.all("devices") {

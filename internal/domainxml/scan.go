@@ -78,7 +78,7 @@ func scan(r io.Reader) (*element, error) {
 		return nil, ErrTooLarge
 	}
 	if err != nil && !errors.Is(err, ErrXML) {
-		err = fmt.Errorf("%w: %v", ErrXML, err)
+		err = fmt.Errorf("%w: %w", ErrXML, err)
 	}
 	return root, err
 }
