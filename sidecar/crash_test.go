@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/sha256"
+	"errors"
 	"fmt"
 	"log/slog"
 	"math/rand/v2"
@@ -123,7 +124,8 @@ func (h *host) call(t *testing.T, op uint8, in, out any) error {
 	t.Helper()
 	for end := time.Now().Add(10 * time.Second); ; time.Sleep(2 * time.Millisecond) {
 		err := h.try(op, in, out)
-		if _, remote := err.(*channel.RemoteError); err == nil || remote || time.Now().After(end) {
+		var remote *channel.RemoteError
+		if err == nil || errors.As(err, &remote) || time.Now().After(end) {
 			return err
 		}
 	}

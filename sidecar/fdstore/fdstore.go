@@ -120,9 +120,7 @@ const firstFD = 3
 // close-on-exec. It gives none where LISTEN_PID names another process.
 func Inherit(getenv func(string) string) (Inherited, error) {
 	var pid, n int
-	if v := getenv("LISTEN_PID"); v == "" {
-		return nil, nil
-	} else if _, err := fmt.Sscanf(v, "%d", &pid); err != nil || pid != os.Getpid() {
+	if got, _ := fmt.Sscanf(getenv("LISTEN_PID"), "%d", &pid); got != 1 || pid != os.Getpid() {
 		return nil, nil
 	}
 	if _, err := fmt.Sscanf(getenv("LISTEN_FDS"), "%d", &n); err != nil || n < 0 || n > MaxInherited {

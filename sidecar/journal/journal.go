@@ -66,7 +66,8 @@ func mapped(fd int) (*Journal, error) {
 		unix.Close(fd)
 		return nil, fmt.Errorf("journal: %w", err)
 	}
-	j := &Journal{fd: fd, mem: mem, h: (*header)(unsafe.Pointer(unsafe.SliceData(mem)))}
+	h := (*header)(unsafe.Pointer(unsafe.SliceData(mem))) //nolint:gosec // mem is page-aligned and larger than a header
+	j := &Journal{fd: fd, mem: mem, h: h}
 	j.Locked = unix.Mlock(mem[:pageSize]) == nil
 	return j, nil
 }
@@ -76,7 +77,7 @@ func (j *Journal) FD() int { return j.fd }
 
 // Close unmaps the journal and closes the memfd.
 func (j *Journal) Close() {
-	unix.Munmap(j.mem)
+	_ = unix.Munmap(j.mem)
 	unix.Close(j.fd)
 }
 

@@ -63,7 +63,7 @@ func (t *Transfer) move(call uintptr, fd int, area []byte, end int, flags uintpt
 	t.prepare(rest)
 	for {
 		// Never sleeps, so the scheduler need not be told.
-		n, _, errno := unix.RawSyscall6(call, uintptr(fd), uintptr(unsafe.Pointer(t)), 1, flags, 0, 0)
+		n, _, errno := unix.RawSyscall6(call, uintptr(fd), uintptr(unsafe.Pointer(t)), 1, flags, 0, 0) //nolint:gosec // t is laid out as the kernel's mmsghdr, see below
 		switch {
 		case errno == unix.EINTR:
 		case errno == unix.EAGAIN:
@@ -80,8 +80,8 @@ func (t *Transfer) move(call uintptr, fd int, area []byte, end int, flags uintpt
 
 func (t *Transfer) prepare(b []byte) {
 	t.name, t.nameLen, t.control, t.controlLen, t.flags = 0, 0, 0, 0, 0
-	t.base, t.length = uintptr(unsafe.Pointer(unsafe.SliceData(b))), uint64(len(b))
-	t.iov, t.iovLen = uintptr(unsafe.Pointer(&t.base)), 1
+	t.base, t.length = uintptr(unsafe.Pointer(unsafe.SliceData(b))), uint64(len(b)) //nolint:gosec // b is in the mapping, which the collector does not move
+	t.iov, t.iovLen = uintptr(unsafe.Pointer(&t.base)), 1                           //nolint:gosec // t is in the mapping too
 }
 
 // The kernel's mmsghdr is 64 bytes, msg_len at 56; this does not compile where ours differs.

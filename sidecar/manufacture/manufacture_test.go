@@ -60,7 +60,7 @@ func TestVTPM_makes_the_state_of_many_VMs_at_once_from_one_CA(t *testing.T) {
 
 func TestVTPM_refuses_what_another_user_could_have_put_there_CVE_2020_28407(t *testing.T) {
 	for name, plant := range map[string]func(c Config, dir string) error{
-		"a symbolic link in the state's place": func(c Config, dir string) error {
+		"a symbolic link in the state's place": func(_ Config, dir string) error {
 			return os.Symlink(t.TempDir(), dir)
 		},
 		"a symbolic link in the stage's place": func(c Config, dir string) error {
@@ -73,7 +73,7 @@ func TestVTPM_refuses_what_another_user_could_have_put_there_CVE_2020_28407(t *t
 			}
 			return os.Chown(c.CADir, 65534, 65534)
 		},
-		"somebody's files in the state's place": func(c Config, dir string) error {
+		"somebody's files in the state's place": func(_ Config, dir string) error {
 			return os.MkdirAll(filepath.Join(dir, "file"), 0o700)
 		},
 	} {

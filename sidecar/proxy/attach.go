@@ -49,7 +49,7 @@ func (p *Proxy) adoptLinks(ctrl, data int) error {
 
 // setUp asks swtpm whether it answers, stores both sockets, and passes the data socket.
 func (p *Proxy) setUp(ctrl int, pair [2]int) error {
-	if _, err := ask(ctrl, swtpmctl.GetCapability, -1); err != nil {
+	if err := ask(ctrl, swtpmctl.GetCapability, -1); err != nil {
 		return err
 	}
 	for name, fd := range map[string]int{NameSWTPMControl: ctrl, NameSWTPMData: pair[0]} {
@@ -60,7 +60,7 @@ func (p *Proxy) setUp(ctrl int, pair [2]int) error {
 	p.Point("attach: stored")
 	// swtpm may not have noticed yet that an earlier data socket is gone.
 	for end := time.Now().Add(dialTime); ; time.Sleep(time.Millisecond) {
-		_, err := ask(ctrl, swtpmctl.SetDataFD, pair[1])
+		err := ask(ctrl, swtpmctl.SetDataFD, pair[1])
 		if err == nil || time.Now().After(end) || !errors.Is(err, resultError(swtpmctl.IOError)) {
 			return err
 		}
@@ -125,7 +125,8 @@ func dial(path string, stopped interface{ Load() bool }) (int, error) {
 		if err == nil {
 			return fd, limitTime(fd)
 		}
-		if time.Now().After(end) || stopped.Load() || !(errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.EINTR)) {
+		later := errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.EINTR)
+		if !later || stopped.Load() || time.Now().After(end) {
 			unix.Close(fd)
 			return -1, err
 		}
@@ -147,32 +148,32 @@ type resultError swtpmctl.Result
 func (e resultError) Error() string { return fmt.Sprintf("result %#x", uint32(e)) }
 
 // ask is one control command of our own on a connection that is not in use yet; it may pass a descriptor.
-func ask(fd int, command swtpmctl.Command, pass int) ([]byte, error) {
+func ask(fd int, command swtpmctl.Command, pass int) error {
 	var oob []byte
 	if pass >= 0 {
 		oob = unix.UnixRights(pass)
 	}
 	request := swtpmctl.Error(swtpmctl.Result(command)) // one word
 	if err := unix.Sendmsg(fd, request, oob, nil, unix.MSG_NOSIGNAL); err != nil {
-		return nil, fmt.Errorf("%v: %w", command, err)
+		return fmt.Errorf("%v: %w", command, err)
 	}
 	var reply []byte
 	for {
 		end, err := swtpmctl.ReplySize(command, reply)
 		if err != nil {
-			return nil, err
+			return err
 		}
 		if end == len(reply) {
 			break
 		}
 		if reply, err = more(fd, reply, end); err != nil {
-			return nil, fmt.Errorf("%v: %w", command, err)
+			return fmt.Errorf("%v: %w", command, err)
 		}
 	}
 	if r := swtpmctl.ResultOf(reply); r != swtpmctl.Success {
-		return nil, fmt.Errorf("%v: %w", command, resultError(r))
+		return fmt.Errorf("%v: %w", command, resultError(r))
 	}
-	return reply, nil
+	return nil
 }
 
 func more(fd int, b []byte, end int) ([]byte, error) {
