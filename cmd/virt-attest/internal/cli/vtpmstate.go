@@ -27,7 +27,7 @@ func moveVTPM(from, to string, toSidecar bool) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(to), 0o711); err != nil {
+	if err := os.MkdirAll(filepath.Dir(to), 0o711); err != nil { //nolint:gosec // the owners of the directories in it pass through
 		return err
 	}
 	if err := os.Mkdir(to, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
