@@ -142,6 +142,7 @@ func peerGroups(fd int) ([]uint32, error) {
 	groups := make([]uint32, 64)
 	for {
 		size := uint32(4 * len(groups))
+		//nolint:gosec // x/sys/unix has no call for it; size is the length of groups in bytes
 		_, _, e := unix.Syscall6(unix.SYS_GETSOCKOPT, uintptr(fd), unix.SOL_SOCKET, unix.SO_PEERGROUPS,
 			uintptr(unsafe.Pointer(&groups[0])), uintptr(unsafe.Pointer(&size)), 0)
 		switch {

@@ -1,6 +1,7 @@
 package server_test
 
 import (
+	"context"
 	"crypto/tls"
 	"crypto/x509"
 	"fmt"
@@ -189,7 +190,9 @@ func TestMain(m *testing.M) {
 
 // askEverything prints the status of every route as this process gets it.
 func askEverything(path string) {
-	tr := &http.Transport{Dial: func(string, string) (net.Conn, error) { return net.Dial("unix", path) }}
+	tr := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", path)
+	}}
 	for pattern := range server.Patterns() {
 		method, p, _ := strings.Cut(pattern, " ")
 		req, err := http.NewRequest(method, "http://localhost"+strings.ReplaceAll(p, "{id}", "x"), nil)

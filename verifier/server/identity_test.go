@@ -219,13 +219,13 @@ func TestAttest_fails_if_a_vTPM_is_on_two_hosts_and_passes_after_the_first_has_l
 func TestAttest_finds_the_host_of_a_VM_although_an_unapproved_one_claims_it_too(t *testing.T) {
 	v := newVerifier(t)
 	m := newVM(1)
-	real := v.host("host1", m)
+	honest := v.host("host1", m)
 	liar := newHost(t, v.Client, "host2", newVM(1))
 	must(t, liar.enrol(t.Context()))
 	r := v.attest(attest.SchemeSEPA, "", "vm1")
 	want(t, r.VMs[0], appraise.Trusted)
-	if r.Host.Host != real.id() {
-		t.Errorf("host %s was asked, want %s", r.Host.Host, real.id())
+	if r.Host.Host != honest.id() {
+		t.Errorf("host %s was asked, want %s", r.Host.Host, honest.id())
 	}
 }
 

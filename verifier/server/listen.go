@@ -1,6 +1,7 @@
 package server
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -12,13 +13,13 @@ import (
 
 // listenUnix opens the socket at path in place of one that nobody listens on any more. Whoever may
 // reach its directory may connect: who they are is asked of the kernel.
-func listenUnix(path string) (net.Listener, error) {
+func listenUnix(ctx context.Context, path string) (net.Listener, error) {
 	st, err := os.Lstat(path)
 	if err == nil {
 		if st.Mode().Type() != os.ModeSocket {
 			return nil, fmt.Errorf("listen: %s is there and no socket", path)
 		}
-		if c, err := net.DialTimeout("unix", path, time.Second); err == nil {
+		if c, err := (&net.Dialer{Timeout: time.Second}).DialContext(ctx, "unix", path); err == nil {
 			_ = c.Close()
 			return nil, fmt.Errorf("listen: another process listens on %s", path)
 		}
@@ -26,7 +27,7 @@ func listenUnix(path string) (net.Listener, error) {
 			return nil, fmt.Errorf("listen: %w", err)
 		}
 	}
-	l, err := net.Listen("unix", path)
+	l, err := new(net.ListenConfig).Listen(ctx, "unix", path)
 	if err != nil {
 		return nil, fmt.Errorf("listen: %w", err)
 	}

@@ -31,7 +31,7 @@ type Server struct {
 }
 
 // New opens the listeners. Nothing is served before Run.
-func New(conf Config, e *engine.Engine, log *slog.Logger) (*Server, error) {
+func New(ctx context.Context, conf Config, e *engine.Engine, log *slog.Logger) (*Server, error) {
 	s := &Server{conf: conf, log: log, engine: e, bulk: newGate(maxBulk, maxBulkEach)}
 	var err error
 	s.policy, err = newPolicy(conf.Operators.Group, conf.Operators.Names)
@@ -41,17 +41,17 @@ func New(conf Config, e *engine.Engine, log *slog.Logger) (*Server, error) {
 	} else if err != nil {
 		return nil, err
 	}
-	if err := s.listen(); err != nil {
+	if err := s.listen(ctx); err != nil {
 		s.close()
 		return nil, err
 	}
 	return s, nil
 }
 
-func (s *Server) listen() error {
-	l := s.conf.Listen
+func (s *Server) listen(ctx context.Context) error {
+	l, lc := s.conf.Listen, new(net.ListenConfig)
 	if l.Unix != "" {
-		u, err := listenUnix(l.Unix)
+		u, err := listenUnix(ctx, l.Unix)
 		if err != nil {
 			return err
 		}
@@ -62,7 +62,7 @@ func (s *Server) listen() error {
 		if s.pki, err = newPKI(s.conf.TLS.CA, s.conf.TLS.Cert, s.conf.TLS.Key, s.log); err != nil {
 			return err
 		}
-		t, err := net.Listen("tcp", l.TLS)
+		t, err := lc.Listen(ctx, "tcp", l.TLS)
 		if err != nil {
 			return fmt.Errorf("listen: %w", err)
 		}
@@ -140,7 +140,7 @@ func (s *Server) watchPKI(ctx context.Context) error {
 func (s *Server) watchIssuers(ctx context.Context) error {
 	dir := s.conf.Hosts.EKIssuers
 	if _, err := os.Stat(dir); err != nil {
-		s.log.Info("no issuers of EK certificates: operators approve hosts", "directory", dir)
+		s.log.Info("no issuers of EK certificates: operators approve hosts", "directory", dir, "err", err)
 		return nil
 	}
 	return watch(ctx, s.log, []string{dir}, func() {
@@ -193,7 +193,7 @@ func Start(ctx context.Context, conf Config, log *slog.Logger, ready func()) err
 		return err
 	}
 	defer e.Close()
-	s, err := New(conf, e, log)
+	s, err := New(ctx, conf, e, log)
 	if err != nil {
 		return err
 	}

@@ -290,7 +290,7 @@ func newVerifier(t testing.TB, change ...func(*server.Config)) *verifier {
 	must(t, v.conf.Check())
 	v.Client, err = api.NewClient("unix://"+v.conf.Listen.Unix, api.TLS{})
 	must(t, err)
-	t.Cleanup(v.Client.Close)
+	t.Cleanup(v.Close)
 	v.start()
 	t.Cleanup(func() { v.stop() })
 	return v
