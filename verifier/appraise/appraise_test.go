@@ -99,13 +99,13 @@ func TestAppraise_appraises_the_whole_log_again_when_a_reference_value_is_taken_
 	narrow := goldenRIM(t, newBox(), "narrow", func(f *rim.File) { delete(f.IMA, "/usr/bin/bash") })
 	use := func() { w.edit(func(s *appraise.Subject) { s.RIMs = rim.Set{narrow} }) }
 
-	t.Run("from the next answer, which holds the whole log", func(t *testing.T) {
+	t.Run("from the next answer, which holds the whole log", func(*testing.T) {
 		saved := w.in.VMs[vm1]
 		use()
 		w.expect(untrusted, appraise.CodeIMAUnlisted)
 		w.in.VMs[vm1] = saved
 	})
-	t.Run("not trusted meanwhile, if an answer was already on its way", func(t *testing.T) {
+	t.Run("not trusted meanwhile, if an answer was already on its way", func(*testing.T) {
 		saved := w.in.VMs[vm1]
 		w.change = func(in *appraise.Input) {
 			s := in.VMs[vm1]
@@ -115,7 +115,7 @@ func TestAppraise_appraises_the_whole_log_again_when_a_reference_value_is_taken_
 		w.expect(appraise.Pending, appraise.CodeNoReference)
 		w.in.VMs[vm1] = saved
 	})
-	t.Run("at once, if the caller kept the log", func(t *testing.T) {
+	t.Run("at once, if the caller kept the log", func(*testing.T) {
 		w.change = func(in *appraise.Input) {
 			s := in.VMs[vm1]
 			s.RIMs, s.History = rim.Set{narrow}, w.vm.ima.Data
@@ -384,12 +384,12 @@ func TestAppraise_refuses_banks_proven_by_padded_SHA1_only(t *testing.T) { // at
 	if err != nil {
 		t.Fatal(err)
 	}
-	real := func(in *appraise.Input) {
+	asRead := func(in *appraise.Input) {
 		in.Evidence.VMs[0].IMA, in.Evidence.VMs[0].BootLog = measuretest.Cut(m.IMA, in.VMs[vm1].Prior.Replay.Count, m.IMA.Count), m.Boot
 		in.Linked.VMs[0].Banks, in.Linked.VMs[0].Quote.Banks = m.PCRs, m.PCRs
 	}
 	w.edit(func(s *appraise.Subject) { s.RIMs = rim.Set{x} })
-	w.change = real
+	w.change = asRead
 	if r := w.expect(trusted); r.Entries != 8 {
 		t.Errorf("%+v", r)
 	}
@@ -399,7 +399,7 @@ func TestAppraise_refuses_banks_proven_by_padded_SHA1_only(t *testing.T) { // at
 	} {
 		w.edit(func(s *appraise.Subject) { s.Policy, s.Prior = *policy, appraise.Machine{} })
 		for range 2 { // the second time without a new entry
-			w.change = real
+			w.change = asRead
 			if r := w.round().VMs[0].Result; r.State != want {
 				t.Errorf("%+v: %s\n%s", *policy, r.State, texts(r))
 			}

@@ -115,16 +115,16 @@ func (c *check) registers() {
 			compared[i] = c.register(alg, i, bank.Get(i)) || compared[i]
 		}
 	}
-	any := false
+	found := false
 	for _, alg := range c.s.RIMs.Banks() {
 		for _, i := range c.s.RIMs.PCRs(alg) {
-			if any = true; !compared[i] {
+			if found = true; !compared[i] {
 				compared[i] = true
 				c.add(Reason{Code: CodeQuotePCRs, PCR: &i, Text: fmt.Sprintf("PCR %d has reference values, and no bank of them is under the quote", i)})
 			}
 		}
 	}
-	if !any {
+	if !found {
 		c.add(Reason{Code: CodeNoReference, Text: "the reference values name no PCR: what the machine booted cannot be judged",
 			Hint: "Add PCR values of a good machine to the reference values (virt-attest rim create)."})
 	}

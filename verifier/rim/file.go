@@ -139,7 +139,7 @@ func digestKey(s string) (string, error) {
 	}
 	d, err := hex.DecodeString(s[at+1:])
 	if err != nil || len(d) != size || strings.ToLower(s) != s {
-		return "", fmt.Errorf("digest %q is not %d lower-case hexadecimal digits after %s:", clip(s), 2*size, s[:at])
+		return "", fmt.Errorf("digest %q is not %d lower-case hexadecimal digits after %q", clip(s), 2*size, s[:at+1])
 	}
 	return s[:at+1] + string(d), nil
 }

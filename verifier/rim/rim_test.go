@@ -2,6 +2,7 @@ package rim_test
 
 import (
 	"bytes"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"os"
@@ -26,7 +27,7 @@ func key(digest string) []byte {
 	e := measurement.Entry{}
 	alg, hexed, _ := strings.Cut(digest, ":")
 	e.DigestAlg = []byte(alg)
-	fmt.Sscanf(hexed, "%x", &e.Digest)
+	e.Digest, _ = hex.DecodeString(hexed) // a constant of this file
 	return e.AppendDigestKey(nil)
 }
 

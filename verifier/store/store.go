@@ -115,7 +115,7 @@ func wrap(err error) error {
 	case errors.Is(err, ErrNotFound), errors.Is(err, ErrConflict), errors.Is(err, errChallenge):
 		return err
 	case isConflict(err):
-		return fmt.Errorf("%w: %v", ErrConflict, err)
+		return fmt.Errorf("%w: %w", ErrConflict, err)
 	}
 	return fmt.Errorf("store: %w", err)
 }
