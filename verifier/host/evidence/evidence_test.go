@@ -64,7 +64,7 @@ func replaced(v *hosttest.VM, op uint8, f func(payload []byte) ([]byte, error)) 
 	}
 }
 
-var errSulk = errors.New("I do not want to")
+var errSulk = errors.New("no, I do not want to")
 
 // What a guest's agent may do wrong or on purpose: the VM has its status, the others do not notice.
 func TestBinding_gives_a_status_to_a_guest_that_does_not_answer(t *testing.T) {

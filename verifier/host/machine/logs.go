@@ -139,7 +139,7 @@ func (l *IMALog) read(f io.ReaderAt, from uint64, limit int) ([]byte, uint64, er
 	skip := from - place*stride
 	want := min(l.end-start, int64(limit)+maxEntry)
 	b := make([]byte, want)
-	if n, err := f.ReadAt(b, start); err != nil && !(errors.Is(err, io.EOF) && int64(n) == want) {
+	if n, err := f.ReadAt(b, start); err != nil && (!errors.Is(err, io.EOF) || int64(n) != want) {
 		return nil, 0, err
 	}
 	hash := l.templateHash().Size()

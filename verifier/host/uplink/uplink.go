@@ -82,7 +82,7 @@ func (u *Uplink) Run(ctx context.Context) error {
 		if time.Since(began) > lastRetry || errors.Is(err, errAgain) {
 			retry = firstRetry
 		}
-		pause := retry/2 + rand.N(retry)
+		pause := retry/2 + rand.N(retry) //nolint:gosec // spreads hosts in time, is no secret
 		u.tell("not connected: " + err.Error())
 		u.Log.Warn("no Verifier", "error", err, "next_attempt", pause.Round(time.Millisecond))
 		select {
@@ -243,7 +243,7 @@ func (u *Uplink) deliver(ctx context.Context, b []byte) (*api.EvidenceReply, Ver
 		select {
 		case <-ctx.Done():
 			return nil, nil, err
-		case <-time.After(pause/2 + rand.N(pause)):
+		case <-time.After(pause/2 + rand.N(pause)): //nolint:gosec // spreads hosts in time, is no secret
 		}
 	}
 }
