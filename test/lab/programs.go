@@ -47,37 +47,37 @@ func (r *rootFS) programs() ([]string, error) {
 	for len(names) > 0 {
 		name := names[0]
 		names = names[1:]
-		real, more, err := r.needs(name, set)
+		file, more, err := r.needs(name, set)
 		if errors.Is(err, fs.ErrNotExist) {
 			continue // not installed on this host
 		} else if err != nil {
 			return nil, err
 		}
-		set[real] = true
+		set[file] = true
 		names = append(names, more...)
 	}
 	return sorted(set)
 }
 
 // needs names what a program cannot run without: its interpreter and its libraries.
-func (r *rootFS) needs(name string, done map[string]bool) (real string, more []string, err error) {
+func (r *rootFS) needs(name string, done map[string]bool) (file string, more []string, err error) {
 	f, err := r.open(name)
 	if err != nil {
 		return "", nil, err
 	}
 	defer f.Close()
-	if real, err = realPath(f); err != nil || done[real] {
-		return real, nil, err
+	if file, err = realPath(f); err != nil || done[file] {
+		return file, nil, err
 	}
 	if fi, err := f.Stat(); err != nil || !fi.Mode().IsRegular() {
 		return "", nil, errors.Join(err, fs.ErrNotExist)
 	}
 	if i := interpreterOf(f); i != "" {
-		return real, []string{i}, nil
+		return file, []string{i}, nil
 	}
 	bin, err := elf.NewFile(f)
 	if err != nil {
-		return real, nil, nil // a script of another kind
+		return file, nil, nil // a script of another kind
 	}
 	libs, err := bin.ImportedLibraries()
 	if err != nil {
@@ -86,7 +86,7 @@ func (r *rootFS) needs(name string, done map[string]bool) (real string, more []s
 	for _, l := range libs {
 		more = append(more, r.library(l))
 	}
-	return real, more, nil
+	return file, more, nil
 }
 
 func (r *rootFS) library(name string) string {

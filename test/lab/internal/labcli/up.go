@@ -81,7 +81,8 @@ func (c *cli) keep(ctx context.Context, args []string) (int, error) {
 	flags := c.flags("up")
 	tree := flags.String("tree", "", "")
 	if flags.Parse(args) != nil {
-		return exitCannot, c.complain(errUsage)
+		c.complain(errUsage)
+		return exitCannot, nil
 	}
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -98,11 +99,14 @@ func (c *cli) keep(ctx context.Context, args []string) (int, error) {
 	l, err := lab.New(ctx, lab.Options{Name: c.name, Hosts: flags.Args(), Tree: *tree, Cache: c.cache, Log: log})
 	switch {
 	case ctx.Err() != nil && err != nil:
-		return exitFailed, c.complain(errors.New("interrupted; nothing is left behind"))
+		c.complain(errors.New("interrupted; nothing is left behind"))
+		return exitFailed, nil
 	case errors.Is(err, lab.ErrCannot):
-		return exitCannot, c.complain(err)
+		c.complain(err)
+		return exitCannot, nil
 	case err != nil:
-		return exitFailed, c.complain(err)
+		c.complain(err)
+		return exitFailed, nil
 	}
 	fmt.Fprintf(c.out, "%6.1fs  lab %s is up\n%s\n", time.Since(since).Seconds(), c.name, readyLine)
 	<-seen
@@ -115,9 +119,8 @@ func (c *cli) keep(ctx context.Context, args []string) (int, error) {
 }
 
 // complain tells `up` what went wrong, in place of the error that Main would print.
-func (c *cli) complain(err error) error {
+func (c *cli) complain(err error) {
 	fmt.Fprintln(c.out, "virt-attest-lab:", err)
-	return nil
 }
 
 // detach lets go of what `up` handed over: whoever waits for the end of its output shall not
