@@ -1,4 +1,5 @@
 #!/bin/busybox sh
+# shellcheck shell=dash
 # The first process: load the drivers, then run the agent from here or go over to the root disk.
 bb=/bin/busybox
 $bb mount -t proc proc /proc
