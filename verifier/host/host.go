@@ -54,6 +54,7 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	path := flags.String("config", config.DefaultPath, "configuration `file`")
 	verbose := flags.Bool("v", false, "tell each step of the protocol")
 	check := flags.Bool("check", false, "only check the configuration")
+	identity := flags.Bool("identity", false, "show what the Verifier knows this host by")
 	show := flags.Bool("version", false, "show the version")
 	if err := flags.Parse(args); err != nil || flags.NArg() > 0 {
 		if errors.Is(err, flag.ErrHelp) {
@@ -73,9 +74,21 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if *check {
 		return exitOK
 	}
+	if *identity {
+		return shown(showIdentity(ctx, c, stdout), stderr)
+	}
 	d := &hostd{path: *path, log: logger(stderr, *verbose)}
 	if err := d.run(ctx, c); err != nil {
 		d.log.Error("hostd ended", "error", err)
+		return exitFailed
+	}
+	return exitOK
+}
+
+// shown is the exit status of a command that only shows something.
+func shown(err error, stderr io.Writer) int {
+	if err != nil {
+		_, _ = fmt.Fprintln(stderr, "virt-attest-hostd:", err)
 		return exitFailed
 	}
 	return exitOK

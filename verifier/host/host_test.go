@@ -17,6 +17,8 @@ import (
 	"virt-attest/attest"
 	"virt-attest/attest/verify"
 	"virt-attest/internal/channel"
+	"virt-attest/internal/ptpm"
+	"virt-attest/internal/tpmkeys"
 	"virt-attest/internal/tpmtest"
 	"virt-attest/verifier/api"
 	"virt-attest/verifier/host"
@@ -66,6 +68,37 @@ func TestMain_says_by_its_exit_code_what_is_wrong(t *testing.T) {
 		if code := host.Main(t.Context(), c.args, &out, &out); code != c.code || !strings.Contains(out.String(), c.text) {
 			t.Errorf("%v: code %d, %q", c.args, code, out.String())
 		}
+	}
+}
+
+func TestIdentity_is_what_the_Verifier_shows_for_this_TPM(t *testing.T) {
+	dir := t.TempDir()
+	write := func(socket string) string {
+		path := filepath.Join(dir, "host.toml")
+		if err := os.WriteFile(path, fmt.Appendf(nil, "name = 'kvm7'\n[tpm]\nsocket = '%s'\n", socket), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return path
+	}
+	socket := tpmtest.Socket(t, tpmtest.AllBanks())
+	dev := ptpm.Socket(socket)
+	ek, err := tpmkeys.ReadEK(dev)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := dev.Close(); err != nil {
+		t.Fatal(err)
+	}
+	var out output
+	code := host.Main(t.Context(), []string{"-identity", "-config", write(socket)}, &out, &out)
+	for _, want := range []string{"kvm7\n", api.HostID(ek) + "\n", api.EKSHA256(ek) + "\n"} {
+		if code != 0 || !strings.Contains(out.String(), want) {
+			t.Errorf("code %d, %q in %q", code, want, out.String())
+		}
+	}
+	var none output
+	if code := host.Main(t.Context(), []string{"-identity", "-config", write(dir + "/none")}, &none, &none); code != 1 || !strings.Contains(none.String(), "none") {
+		t.Errorf("without a TPM: code %d, %q", code, none.String())
 	}
 }
 
