@@ -59,7 +59,7 @@ func (a *app) hostApproveCmd() *cobra.Command {
 	cmd := &cobra.Command{
 		Use: "approve HOST --ek-sha256 HEX", Short: "Accept a host's endorsement key",
 		Long: "Accepts a host whose pTPM has no certificate that the Verifier can check. Compare the digest with the one that the host\n" +
-			"itself shows (virt-attest-hostd --identity), over a way that you trust; without it, the digest on record is shown and nothing is done.",
+			"itself shows (virt-attest-hostd -identity), over a way that you trust; without it, the digest on record is shown and nothing is done.",
 		Args: exactArgs(1, "one host"),
 		RunE: func(cmd *cobra.Command, args []string) error { return a.hostApprove(cmd.Context(), args[0], digest) },
 	}
