@@ -13,6 +13,9 @@ STATIC    := CGO_ENABLED=0 $(GOBUILD)
 GOLANGCI  := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 FUZZTIME  ?= 20s
 
+# Packages whose tests start VMs and container hosts: one at a time, after all others.
+MACHINES  := /test/(lab|guest|e2e)
+
 STATICBIN := virt-attest-hook virt-attest-sidecar virt-attest-guest virt-attest-verifierd
 CGOBIN    := virt-attest virt-attest-hostd
 
@@ -32,10 +35,11 @@ build: ## build every program into bin/
 
 test: deps build ## everything: units, fuzz seeds, real swtpm, real libvirt and QEMU (root)
 	$(GO) vet -tags $(TAGS) ./...
-	$(GO) test -tags $(TAGS) -timeout 25m ./...
+	$(GO) test -tags $(TAGS) -timeout 15m $$($(GO) list -tags $(TAGS) ./... | grep -vE '$(MACHINES)')
+	$(GO) test -tags $(TAGS) -timeout 25m -p 1 $$($(GO) list -tags $(TAGS) ./... | grep -E '$(MACHINES)')
 
-unit: ## the tests that need neither root nor a VM
-	$(GO) test -tags $(TAGS) -short -timeout 10m ./...
+unit: ## the quick part: no root, no VM
+	$(GO) test -tags $(TAGS) -short -timeout 10m $$($(GO) list -tags $(TAGS) ./... | grep -vE '$(MACHINES)')
 
 race: deps ## the unit tests under the race detector
 	$(GO) test -tags $(TAGS) -race -short -timeout 20m ./...
