@@ -15,6 +15,7 @@
 //
 //	va.net=1         eth0 is 10.0.2.15/24, QEMU's user network
 //	va.relay=H:P     the relay (test/relay) runs in the agent's place
+//	va.relay-own=1   the relay has the VM's own vTPM quote, too
 //	va.agent=off     no agent
 //	va.agent=initrd  the agent runs from the initramfs, there is no root file system
 //

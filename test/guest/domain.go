@@ -17,6 +17,7 @@ type Options struct {
 	Emulator  bool   // with a TPM that libvirt runs itself (as before virt-attest is enabled)
 	Net       bool   // with QEMU's user network
 	Relay     string // HOST:PORT of a relay server: the relay runs in the agent's place
+	RelayOwn  bool   // it has the VM's own vTPM quote, too
 	NoAgent   bool
 	InInitrd  bool   // the agent runs from the initramfs, there is no root file system
 	Append    string // more words for the kernel's command line
@@ -31,6 +32,9 @@ func (o Options) Cmdline() string {
 	switch {
 	case o.Relay != "":
 		words = append(words, "va.relay="+o.Relay)
+		if o.RelayOwn {
+			words = append(words, "va.relay-own=1")
+		}
 	case o.NoAgent:
 		words = append(words, "va.agent=off")
 	case o.InInitrd:

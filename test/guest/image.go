@@ -8,8 +8,11 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"maps"
 	"os"
+	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -22,6 +25,7 @@ const (
 	RelayPath = "/usr/local/bin/relay"
 	Unlisted  = "/usr/local/bin/unlisted" // prints UnlistedSays; nothing runs it by itself
 	Samples   = "/usr/share/samples"      // many small files: reading them makes the IMA list long
+	ToolDir   = "/usr/local/bin"
 )
 
 // UnlistedSays is what the program Unlisted prints.
@@ -49,8 +53,9 @@ var modules = []string{
 
 // Binaries are the programs for the guest: static, for linux/amd64.
 type Binaries struct {
-	Agent string // virt-attest-guest
-	Relay string // test/relay; may be empty
+	Agent string   // virt-attest-guest
+	Relay string   // test/relay; may be empty
+	Tools []string // more programs, in ToolDir each under its own base name; nothing runs them by itself
 }
 
 // Image is a guest that can be booted: three files that VMs share.
@@ -100,6 +105,9 @@ func Build(ctx context.Context, cacheDir string, bin Binaries) (Image, error) {
 			return Image{}, err
 		}
 	}
+	if b.tools, err = tools(bin.Tools); err != nil {
+		return Image{}, err
+	}
 	done := filepath.Join(dir, b.key())
 	img := Image{filepath.Join(done, "vmlinuz"), filepath.Join(done, "initrd"), filepath.Join(done, "root.squashfs")}
 	if _, err := os.Stat(done); err == nil {
@@ -139,9 +147,23 @@ func prune(dir, keep string) error {
 	return err
 }
 
+// tools reads programs, each with its path in the guest.
+func tools(files []string) (map[string][]byte, error) {
+	out := make(map[string][]byte, len(files))
+	for _, f := range files {
+		b, err := os.ReadFile(f)
+		if err != nil {
+			return nil, err
+		}
+		out[path.Join(ToolDir, filepath.Base(f))] = b
+	}
+	return out, nil
+}
+
 type builder struct {
 	pkgs         packages
 	agent, relay []byte
+	tools        map[string][]byte
 }
 
 func (b *builder) key() string {
@@ -149,6 +171,10 @@ func (b *builder) key() string {
 	for _, part := range [][]byte{b.agent, b.relay, initramfsScript, initScript, say(UnlistedSays), []byte(strings.Join(append(b.pkgs.names, modules...), "\n")), []byte(layout)} {
 		fmt.Fprintf(h, "%d\n", len(part))
 		h.Write(part)
+	}
+	for _, name := range slices.Sorted(maps.Keys(b.tools)) {
+		fmt.Fprintf(h, "%s %d\n", name, len(b.tools[name]))
+		h.Write(b.tools[name])
 	}
 	return hex.EncodeToString(h.Sum(nil))[:16]
 }
@@ -203,6 +229,7 @@ func (b *builder) tree(ctx context.Context, root string) error {
 	if b.relay != nil {
 		files[RelayPath] = b.relay
 	}
+	maps.Copy(files, b.tools)
 	for _, d := range []string{"dev", "proc", "sys", "run", "tmp", "mnt", "bin", "sbin", "etc", "usr/sbin", "usr/local/bin", Samples} {
 		if err := os.MkdirAll(filepath.Join(root, d), 0o755); err != nil {
 			return err

@@ -143,7 +143,7 @@ func (h *Host) write(ctx context.Context, name string, r io.Reader, perm os.File
 	if !path.IsAbs(name) {
 		return fmt.Errorf("lab: %s: not an absolute path", name)
 	}
-	script := `mkdir -p -- "$(dirname -- "$1")"; cat >"$1.lab-new"; chmod "$2" "$1.lab-new"; mv -fT -- "$1.lab-new" "$1"`
+	script := `mkdir -p -- "$(dirname -- "$1")"; t=$1.lab-new.$$; cat >"$t"; chmod "$2" "$t"; mv -fT -- "$t" "$1"`
 	_, errs, code := h.RunInput(ctx, r, "sh", "-euc", script, "sh", name, fmt.Sprintf("%04o", perm.Perm()))
 	if code != 0 {
 		return fmt.Errorf("lab: %s: write %s: %s", h.name, name, strings.TrimSpace(errs))

@@ -20,7 +20,7 @@ const (
 )
 
 // agent takes the guest agent's port and lets the server answer.
-func agent(ctx context.Context, to string, log *slog.Logger) error {
+func agent(ctx context.Context, f *forwarder, log *slog.Logger) error {
 	port, err := vport.System().Wait(ctx, agentproto.PortName, log)
 	if err != nil {
 		return err
@@ -28,7 +28,6 @@ func agent(ctx context.Context, to string, log *slog.Logger) error {
 	stop := context.AfterFunc(ctx, func() { port.Close() })
 	defer stop()
 	defer port.Close()
-	f := &forwarder{to: to}
 	defer f.close()
 	for ctx.Err() == nil {
 		if err := port.WaitHost(); err != nil {
@@ -57,6 +56,7 @@ func ended(ctx context.Context, err error) error {
 // forwarder passes requests on over one TCP connection, which it makes anew when it was lost.
 type forwarder struct {
 	to     string
+	before func(op uint8, payload []byte) // where not nil, sees each request first
 	conn   net.Conn
 	client *channel.Client
 	done   chan struct{}
@@ -65,6 +65,9 @@ type forwarder struct {
 func (f *forwarder) forward(ctx context.Context, op uint8, payload []byte) ([]byte, error) {
 	ctx, cancel := context.WithTimeout(ctx, answerTime)
 	defer cancel()
+	if f.before != nil {
+		f.before(op, payload)
+	}
 	if err := f.connect(ctx); err != nil {
 		return nil, fmt.Errorf("relay: %w", err)
 	}

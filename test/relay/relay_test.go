@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"path/filepath"
+	"slices"
 	"testing"
 
 	"go.uber.org/goleak"
@@ -34,7 +35,8 @@ func TestRelay_passes_requests_and_answers_on_unchanged(t *testing.T) {
 		_ = serve(ctx, tl, sidecar, slog.New(slog.DiscardHandler))
 	}()
 	go func() { defer func() { done <- struct{}{} }(); fakeSidecar(ctx, sl) }()
-	f := &forwarder{to: tl.Addr().String()}
+	var seen []uint8
+	f := &forwarder{to: tl.Addr().String(), before: func(op uint8, _ []byte) { seen = append(seen, op) }}
 	defer func() { f.close(); cancel(); sl.Close(); <-done; <-done }()
 	for range 3 {
 		got, err := f.forward(ctx, 4, []byte("nonce"))
@@ -50,6 +52,9 @@ func TestRelay_passes_requests_and_answers_on_unchanged(t *testing.T) {
 	_, _ = f.forward(ctx, 4, nil)
 	if got, err := f.forward(ctx, 4, []byte("again")); err != nil || string(got) != "\x04again" {
 		t.Fatalf("%q, %v", got, err)
+	}
+	if want := []uint8{4, 4, 4, 9, 4, 4}; !slices.Equal(seen, want) {
+		t.Errorf("requests %v passed, want %v", seen, want)
 	}
 }
 

@@ -36,47 +36,47 @@ func (s Step) Do(ctx context.Context, w *World) error {
 
 func (w *World) started(ctx context.Context) error {
 	w.tell.Explain("A KVM host with an ordinary VM. `enable` gives it a vTPM that its own sidecar owns and a channel for the guest agent.")
-	if err := w.launch(ctx, w.Good, vm1, nil); err != nil {
+	if err := w.Launch(ctx, w.Good, VM1, nil); err != nil {
 		return err
 	}
 	w.tell.Explain("The Verifier runs elsewhere. It knows the host by the certificate of its physical TPM's endorsement key.")
-	if _, err := w.run(ctx, w.Verifier, 0, "virt-attest", "host", "list"); err != nil {
+	if _, err := w.Run(ctx, w.Verifier, 0, "virt-attest", "host", "list"); err != nil {
 		return err
 	}
 	w.tell.Explain("Nothing says yet what this VM should be. That is UNCONFIGURED, which is never green.")
-	if _, err := w.attest(ctx, 5, vm1.name); err != nil {
+	if _, err := w.Attest(ctx, 5, VM1.Name); err != nil {
 		return err
 	}
-	if err := w.configure(ctx); err != nil {
+	if err := w.Configure(ctx); err != nil {
 		return err
 	}
 	w.tell.Explain("SEPA: the VM's quote, and the host's quote over the hash of that very quote. -v tells the steps.")
-	r, err := w.attest(ctx, 0, vm1.name, "-v")
+	r, err := w.Attest(ctx, 0, VM1.Name, "-v")
 	if err != nil {
 		return err
 	}
-	if _, err := demand(r, vm1, appraise.Trusted, ""); err != nil {
+	if _, err := Demand(r, VM1, appraise.Trusted, ""); err != nil {
 		return err
 	}
 	w.tell.Explain("HYPA: the host reads the VM's virtual PCRs itself, and its TPM signs them.")
-	r, err = w.attest(ctx, 0, vm1.name, "--scheme", "hypa")
+	r, err = w.Attest(ctx, 0, VM1.Name, "--scheme", "hypa")
 	if err != nil {
 		return err
 	}
-	_, err = demand(r, vm1, appraise.Trusted, "")
+	_, err = Demand(r, VM1, appraise.Trusted, "")
 	return err
 }
 
-// configure makes reference values of host and VM in their known good state.
-func (w *World) configure(ctx context.Context) error {
+// Configure makes reference values of host and VM in their known good state.
+func (w *World) Configure(ctx context.Context) error {
 	w.tell.Explain("Reference values from machines in a known good state: every file that their logs name, and their boot PCRs.")
 	for _, c := range [][]string{
 		{"virt-attest", "rim", "create", "kvm-host", "--from-host", "good"},
 		{"virt-attest", "rim", "assign", "kvm-host", "good", "--host"},
-		{"virt-attest", "rim", "create", "web", "--from-domain", vm1.name},
-		{"virt-attest", "rim", "assign", "web", vm1.name},
+		{"virt-attest", "rim", "create", "web", "--from-domain", VM1.Name},
+		{"virt-attest", "rim", "assign", "web", VM1.Name},
 	} {
-		if _, err := w.run(ctx, w.Verifier, 0, c...); err != nil {
+		if _, err := w.Run(ctx, w.Verifier, 0, c...); err != nil {
 			return err
 		}
 	}
@@ -85,53 +85,53 @@ func (w *World) configure(ctx context.Context) error {
 
 func (w *World) unlistedInGuest(ctx context.Context) error {
 	w.tell.Explain("Somebody with root in the VM runs a program that is not among the reference values. The kernel's IMA measures it first.")
-	if _, err := w.inGuest(ctx, w.Good, vm1, guest.Unlisted); err != nil {
+	if _, err := w.InGuest(ctx, w.Good, VM1, guest.Unlisted); err != nil {
 		return err
 	}
-	r, err := w.attest(ctx, 1, vm1.name)
+	r, err := w.Attest(ctx, 1, VM1.Name)
 	if err != nil {
 		return err
 	}
-	why, err := demand(r, vm1, appraise.Untrusted, appraise.CodeIMAUnlisted)
+	why, err := Demand(r, VM1, appraise.Untrusted, appraise.CodeIMAUnlisted)
 	if err != nil {
 		return err
 	}
 	if why.Path != guest.Unlisted || why.Entry == nil {
 		return fmt.Errorf("the reason names %q, entry %v, want %s and its entry", why.Path, why.Entry, guest.Unlisted)
 	}
-	if _, err := w.run(ctx, w.Verifier, 0, "virt-attest", "log", vm1.name, "--ima", "--bad"); err != nil {
+	if _, err := w.Run(ctx, w.Verifier, 0, "virt-attest", "log", VM1.Name, "--ima", "--bad"); err != nil {
 		return err
 	}
 	w.tell.Explain("The entry stays in the log for as long as the VM runs. A clean start brings trust back.")
 	for _, c := range []string{"destroy", "start"} {
-		if _, err := w.run(ctx, w.Good, 0, "virsh", c, vm1.name); err != nil {
+		if _, err := w.Run(ctx, w.Good, 0, "virsh", c, VM1.Name); err != nil {
 			return err
 		}
 	}
-	if err := w.booted(ctx, w.Good, vm1); err != nil {
+	if err := w.Booted(ctx, w.Good, VM1); err != nil {
 		return err
 	}
-	_, err = w.attest(ctx, 0, vm1.name)
+	_, err = w.Attest(ctx, 0, VM1.Name)
 	return err
 }
 
 func (w *World) severalVMs(ctx context.Context) error {
 	w.tell.Explain("Two more VMs. However many there are, the host's TPM signs once per round.")
-	for _, v := range []vm{vm2, vm3} {
-		if err := w.launch(ctx, w.Good, v, nil); err != nil {
+	for _, v := range []VM{VM2, VM3} {
+		if err := w.Launch(ctx, w.Good, v, nil); err != nil {
 			return err
 		}
 	}
-	if _, err := w.attest(ctx, 5, "--all", "--on", "good", "--scheme", "hypa"); err != nil {
+	if _, err := w.Attest(ctx, 5, "--all", "--on", "good", "--scheme", "hypa"); err != nil {
 		return err
 	}
-	for _, v := range []vm{vm2, vm3} {
-		if _, err := w.run(ctx, w.Verifier, 0, "virt-attest", "rim", "assign", "web", v.name); err != nil {
+	for _, v := range []VM{VM2, VM3} {
+		if _, err := w.Run(ctx, w.Verifier, 0, "virt-attest", "rim", "assign", "web", v.Name); err != nil {
 			return err
 		}
 	}
 	for _, scheme := range []string{"hypa", "sepa"} {
-		r, err := w.attest(ctx, 0, vm1.name, vm2.name, vm3.name, "--scheme", scheme)
+		r, err := w.Attest(ctx, 0, VM1.Name, VM2.Name, VM3.Name, "--scheme", scheme)
 		if err != nil {
 			return err
 		}
@@ -146,17 +146,17 @@ const kills = 10
 
 func (w *World) sidecarKilled(ctx context.Context) error {
 	w.tell.Explain("The guest reads a PCR in a loop. Meanwhile the sidecar between QEMU and the vTPM is killed again and again.")
-	unit := "virt-attest-sidecar@" + vm2.uuid + ".service"
+	unit := "virt-attest-sidecar@" + VM2.UUID + ".service"
 	done := make(chan error, 1)
 	var out string
 	go func() {
 		var err error
-		out, err = w.inGuest(ctx, w.Good, vm2, "i=0; bad=0; while [ $i -lt 300 ]; do cat /sys/class/tpm/tpm0/pcr-sha256/10 > /dev/null || bad=$((bad+1)); i=$((i+1)); done; echo $i reads, $bad errors")
+		out, err = w.InGuest(ctx, w.Good, VM2, "i=0; bad=0; while [ $i -lt 300 ]; do cat /sys/class/tpm/tpm0/pcr-sha256/10 > /dev/null || bad=$((bad+1)); i=$((i+1)); done; echo $i reads, $bad errors")
 		done <- err
 	}()
 	for range kills {
 		time.Sleep(300 * time.Millisecond)
-		if _, err := w.run(ctx, w.Good, 0, "systemctl", "kill", "--signal=KILL", "--kill-who=main", unit); err != nil {
+		if _, err := w.Run(ctx, w.Good, 0, "systemctl", "kill", "--signal=KILL", "--kill-who=main", unit); err != nil {
 			return err
 		}
 	}
@@ -166,7 +166,7 @@ func (w *World) sidecarKilled(ctx context.Context) error {
 	if !strings.Contains(out, "300 reads, 0 errors") {
 		return fmt.Errorf("the guest noticed: %s", strings.TrimSpace(out))
 	}
-	restarts, err := w.run(ctx, w.Good, 0, "systemctl", "show", "--property=NRestarts", "--value", unit)
+	restarts, err := w.Run(ctx, w.Good, 0, "systemctl", "show", "--property=NRestarts", "--value", unit)
 	if err != nil {
 		return err
 	}
@@ -174,7 +174,7 @@ func (w *World) sidecarKilled(ctx context.Context) error {
 		return fmt.Errorf("systemd counted %s restarts of the sidecar, want %d", strings.TrimSpace(restarts), kills)
 	}
 	w.tell.Explain("The guest noticed nothing. The next attestation passes.")
-	_, err = w.attest(ctx, 0, vm2.name)
+	_, err = w.Attest(ctx, 0, VM2.Name)
 	return err
 }
 
@@ -192,19 +192,19 @@ func (w *World) unlistedOnHost(ctx context.Context) error {
 		return fmt.Errorf("%s: exit status %d: %s", onHost, code, errs)
 	}
 	w.tell.Explain("A VM is never better than the host below it.")
-	r, err := w.attest(ctx, 1, vm1.name, vm2.name, vm3.name)
+	r, err := w.Attest(ctx, 1, VM1.Name, VM2.Name, VM3.Name)
 	if err != nil {
 		return err
 	}
-	why, err := demandResult("the host", r.Host, appraise.Untrusted, appraise.CodeIMAUnlisted)
+	why, err := DemandResult("the host", r.Host, appraise.Untrusted, appraise.CodeIMAUnlisted)
 	if err != nil {
 		return err
 	}
 	if why.Path != onHost {
 		return fmt.Errorf("the reason names %q, want %s", why.Path, onHost)
 	}
-	for _, v := range []vm{vm1, vm2, vm3} {
-		if _, err := demand(r, v, appraise.Untrusted, appraise.CodeHostNotTrusted); err != nil {
+	for _, v := range []VM{VM1, VM2, VM3} {
+		if _, err := Demand(r, v, appraise.Untrusted, appraise.CodeHostNotTrusted); err != nil {
 			return err
 		}
 	}

@@ -12,18 +12,18 @@ import (
 	"virt-attest/verifier/appraise"
 )
 
-// attest asks the Verifier for verdicts, shows them, and demands the command's exit status.
+// Attest asks the Verifier for verdicts, shows them, and demands the command's exit status.
 // What it gives is the same verdicts as data.
-func (w *World) attest(ctx context.Context, want int, args ...string) (*api.Report, error) {
+func (w *World) Attest(ctx context.Context, want int, args ...string) (*api.Report, error) {
 	full := append([]string{"virt-attest", "attest"}, args...)
-	if _, err := w.run(ctx, w.Verifier, want, full...); err != nil {
-		return nil, w.withJournal(ctx, w.Good, vm1, err)
+	if _, err := w.Run(ctx, w.Verifier, want, full...); err != nil {
+		return nil, w.withJournal(ctx, w.Good, VM1, err)
 	}
-	return w.report(ctx, args...)
+	return w.Report(ctx, args...)
 }
 
-// report attests again, for a program.
-func (w *World) report(ctx context.Context, args ...string) (*api.Report, error) {
+// Report attests again, for a program.
+func (w *World) Report(ctx context.Context, args ...string) (*api.Report, error) {
 	out, errs, _ := w.Verifier.Run(ctx, append([]string{"virt-attest", "--json", "attest", "--on", "good"}, args...)...)
 	var reports []*api.Report
 	if err := json.Unmarshal([]byte(out), &reports); err != nil || len(reports) != 1 {
@@ -32,28 +32,29 @@ func (w *World) report(ctx context.Context, args ...string) (*api.Report, error)
 	return reports[0], nil
 }
 
-// result finds a VM's result.
-func result(r *api.Report, v vm) (appraise.Result, error) {
+// Result finds a VM's result.
+func Result(r *api.Report, v VM) (appraise.Result, error) {
 	for _, x := range r.VMs {
-		if x.UUID.String() == v.uuid {
+		if x.UUID.String() == v.UUID {
 			return x, nil
 		}
 	}
-	return appraise.Result{}, fmt.Errorf("the report has nothing about %s", v.name)
+	return appraise.Result{}, fmt.Errorf("the report has nothing about %s", v.Name)
 }
 
-// demand checks a VM's state and, where code is not empty, that a reason with it is given.
-func demand(r *api.Report, v vm, state appraise.State, code appraise.Code) (appraise.Reason, error) {
-	res, err := result(r, v)
+// Demand checks a VM's state and, where code is not empty, that a reason with it is given.
+func Demand(r *api.Report, v VM, state appraise.State, code appraise.Code) (appraise.Reason, error) {
+	res, err := Result(r, v)
 	if err != nil {
 		return appraise.Reason{}, err
 	}
-	return demandResult(v.name, res, state, code)
+	return DemandResult(v.Name, res, state, code)
 }
 
-func demandResult(name string, res appraise.Result, state appraise.State, code appraise.Code) (appraise.Reason, error) {
+// DemandResult is Demand for one result, that of a host for instance.
+func DemandResult(name string, res appraise.Result, state appraise.State, code appraise.Code) (appraise.Reason, error) {
 	if res.State != state {
-		return appraise.Reason{}, fmt.Errorf("%s is %s, want %s: %s", name, res.State, state, texts(res))
+		return appraise.Reason{}, fmt.Errorf("%s is %s, want %s: %s", name, res.State, state, Texts(res))
 	}
 	if code == "" {
 		return appraise.Reason{}, nil
@@ -63,10 +64,11 @@ func demandResult(name string, res appraise.Result, state appraise.State, code a
 			return why, nil
 		}
 	}
-	return appraise.Reason{}, fmt.Errorf("%s is %s, but not for %s: %s", name, res.State, code, texts(res))
+	return appraise.Reason{}, fmt.Errorf("%s is %s, but not for %s: %s", name, res.State, code, Texts(res))
 }
 
-func texts(res appraise.Result) string {
+// Texts lists the reasons of a result.
+func Texts(res appraise.Result) string {
 	var b strings.Builder
 	for _, why := range res.Reasons {
 		fmt.Fprintf(&b, "\n  %s: %s", why.Code, why.Text)
@@ -74,23 +76,23 @@ func texts(res appraise.Result) string {
 	return b.String()
 }
 
-// machineUUID is v's UUID as the protocol has it.
-func (v vm) id() attest.UUID {
-	u, err := attest.ParseUUID(v.uuid)
+// ID is v's UUID as the protocol has it.
+func (v VM) ID() attest.UUID {
+	u, err := attest.ParseUUID(v.UUID)
 	if err != nil {
 		panic(err) // a constant of this package
 	}
 	return u
 }
 
-// copyState gives a host a copy of another host's vTPM, as an attacker with a backup has it.
-func (w *World) copyState(ctx context.Context, from, to *lab.Host, v vm) error {
-	dir := "/var/lib/virt-attest/vtpm/" + v.uuid
-	out, err := w.quiet(ctx, from, "ls", dir)
+// CopyState gives a host a copy of another host's vTPM, as an attacker with a backup has it.
+func (w *World) CopyState(ctx context.Context, from, to *lab.Host, v VM) error {
+	dir := "/var/lib/virt-attest/vtpm/" + v.UUID
+	out, err := w.Quiet(ctx, from, "ls", dir)
 	if err != nil {
 		return err
 	}
-	if _, err := w.quiet(ctx, to, "install", "-d", "-m", "0700", "-o", "virt-attest", "-g", "virt-attest", dir); err != nil {
+	if _, err := w.Quiet(ctx, to, "install", "-d", "-m", "0700", "-o", "virt-attest", "-g", "virt-attest", dir); err != nil {
 		return err
 	}
 	for _, name := range strings.Fields(out) {
@@ -102,6 +104,6 @@ func (w *World) copyState(ctx context.Context, from, to *lab.Host, v vm) error {
 			return err
 		}
 	}
-	_, err = w.quiet(ctx, to, "chown", "-R", "virt-attest:virt-attest", dir)
+	_, err = w.Quiet(ctx, to, "chown", "-R", "virt-attest:virt-attest", dir)
 	return err
 }

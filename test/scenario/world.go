@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"os"
 	"os/exec"
+	"path"
 	"path/filepath"
 	"strings"
 	"time"
@@ -29,10 +30,11 @@ type Teller interface {
 
 // Options says where a World gets its parts.
 type Options struct {
-	Name string // of the lab
-	Repo string // the repository's root, with programs built in bin/
-	Tell Teller
-	Log  *slog.Logger
+	Name  string   // of the lab
+	Repo  string   // the repository's root, with programs built in bin/
+	Tools []string // packages of this module, built as more programs for the guests (guest.ToolDir)
+	Tell  Teller
+	Log   *slog.Logger
 }
 
 // World is the running lab with the guest image.
@@ -61,14 +63,7 @@ func New(ctx context.Context, o Options) (_ *World, err error) {
 	if err := output(ctx, o.Repo, "make", "-s", "install", "DESTDIR="+tree); err != nil {
 		return nil, err
 	}
-	w.relay = filepath.Join(w.dir, "relay")
-	build := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", w.relay, "./test/relay")
-	build.Dir, build.Env = o.Repo, append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := build.CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("building the relay: %w\n%s", err, out)
-	}
-	agent := filepath.Join(o.Repo, "bin", "virt-attest-guest")
-	if w.image, err = guest.Build(ctx, guest.DefaultCache(), guest.Binaries{Agent: agent, Relay: w.relay}); err != nil {
+	if err := w.buildImage(ctx, o); err != nil {
 		return nil, err
 	}
 	w.Lab, err = lab.New(ctx, lab.Options{Name: o.Name, Hosts: []string{"good", "attacker", "verifier"}, Tree: tree, Log: o.Log})
@@ -76,12 +71,42 @@ func New(ctx context.Context, o Options) (_ *World, err error) {
 		return nil, err
 	}
 	w.Good, w.Attacker, w.Verifier = w.Lab.Host("good"), w.Lab.Host("attacker"), w.Lab.Host("verifier")
-	return w, w.expel(ctx)
+	return w, w.Expel(ctx)
 }
 
-// expel makes the attacker's host what it is: a machine that the Verifier knows nothing of.
-func (w *World) expel(ctx context.Context) error {
-	if _, err := w.quiet(ctx, w.Attacker, "systemctl", "disable", "--now", "virt-attest-hostd.service"); err != nil {
+// buildImage makes the image that all VMs boot.
+func (w *World) buildImage(ctx context.Context, o Options) error {
+	bin := guest.Binaries{Agent: filepath.Join(o.Repo, "bin", "virt-attest-guest")}
+	var err error
+	if w.relay, err = w.build(ctx, o.Repo, "./test/relay"); err != nil {
+		return err
+	}
+	bin.Relay = w.relay
+	for _, pkg := range o.Tools {
+		file, err := w.build(ctx, o.Repo, pkg)
+		if err != nil {
+			return err
+		}
+		bin.Tools = append(bin.Tools, file)
+	}
+	w.image, err = guest.Build(ctx, guest.DefaultCache(), bin)
+	return err
+}
+
+// build compiles a static program, the same from the same source.
+func (w *World) build(ctx context.Context, repo, pkg string) (string, error) {
+	file := filepath.Join(w.dir, path.Base(pkg))
+	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", file, pkg)
+	cmd.Dir, cmd.Env = repo, append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		return "", fmt.Errorf("building %s: %w\n%s", pkg, err, out)
+	}
+	return file, nil
+}
+
+// Expel makes the attacker's host what it is: a machine that the Verifier knows nothing of.
+func (w *World) Expel(ctx context.Context) error {
+	if _, err := w.Quiet(ctx, w.Attacker, "systemctl", "disable", "--now", "virt-attest-hostd.service"); err != nil {
 		return err
 	}
 	const unknown = 5 // it had not introduced itself yet
@@ -89,6 +114,13 @@ func (w *World) expel(ctx context.Context) error {
 		return fmt.Errorf("virt-attest host remove: exit status %d: %s", code, errs)
 	}
 	return nil
+}
+
+// Telling is the same World, whose commands are told to somebody else.
+func (w *World) Telling(t Teller) *World {
+	other := *w
+	other.tell = t
+	return &other
 }
 
 // Close takes the lab down.
@@ -109,8 +141,8 @@ func output(ctx context.Context, dir, name string, args ...string) error {
 	return nil
 }
 
-// run shows and runs a command on a host and demands its exit status.
-func (w *World) run(ctx context.Context, h *lab.Host, want int, args ...string) (string, error) {
+// Run shows and runs a command on a host and demands its exit status.
+func (w *World) Run(ctx context.Context, h *lab.Host, want int, args ...string) (string, error) {
 	w.tell.Command(h.Name(), strings.Join(quoteAll(args), " "))
 	out, errs, code := h.Run(ctx, args...)
 	w.tell.Output(errs + out)
@@ -120,8 +152,8 @@ func (w *World) run(ctx context.Context, h *lab.Host, want int, args ...string) 
 	return out, nil
 }
 
-// quiet is run without showing anything.
-func (w *World) quiet(ctx context.Context, h *lab.Host, args ...string) (string, error) {
+// Quiet is Run without showing anything.
+func (w *World) Quiet(ctx context.Context, h *lab.Host, args ...string) (string, error) {
 	out, errs, code := h.Run(ctx, args...)
 	if code != 0 {
 		return out, fmt.Errorf("%s: %s: exit status %d\n%s%s", h.Name(), strings.Join(args, " "), code, errs, out)
@@ -140,24 +172,24 @@ func quoteAll(args []string) []string {
 	return out
 }
 
-// vm describes one of the World's VMs. All boot the same image with the same command line, so
+// VM describes one of the World's VMs. All boot the same image with the same command line, so
 // that one golden VM speaks for all of them.
-type vm struct {
-	name, uuid string
+type VM struct {
+	Name, UUID string
 }
 
 var (
-	vm1  = vm{"vm1", "8c1f6a52-0b3d-4c60-9a3e-5d0f3f6f0001"}
-	vm2  = vm{"vm2", "8c1f6a52-0b3d-4c60-9a3e-5d0f3f6f0002"}
-	vm3  = vm{"vm3", "8c1f6a52-0b3d-4c60-9a3e-5d0f3f6f0003"}
-	shop = vm{"shop", "8c1f6a52-0b3d-4c60-9a3e-5d0f3f6f0004"}
+	VM1  = VM{"vm1", "8c1f6a52-0b3d-4c60-9a3e-5d0f3f6f0001"}
+	VM2  = VM{"vm2", "8c1f6a52-0b3d-4c60-9a3e-5d0f3f6f0002"}
+	VM3  = VM{"vm3", "8c1f6a52-0b3d-4c60-9a3e-5d0f3f6f0003"}
+	Shop = VM{"shop", "8c1f6a52-0b3d-4c60-9a3e-5d0f3f6f0004"}
 )
 
-func (v vm) console() string { return "/run/console-" + v.name + ".sock" }
+func (v VM) console() string { return "/run/console-" + v.Name + ".sock" }
 
-// define defines a VM on a host as an operator had it before virt-attest: no TPM, no agent channel.
-func (w *World) define(ctx context.Context, h *lab.Host, v vm, change func(*guest.Options)) error {
-	o := guest.Options{Name: v.name, UUID: v.uuid, Console: v.console(), Net: true}
+// Define defines a VM on a host as an operator had it before virt-attest: no TPM, no agent channel.
+func (w *World) Define(ctx context.Context, h *lab.Host, v VM, change func(*guest.Options)) error {
+	o := guest.Options{Name: v.Name, UUID: v.UUID, Console: v.console(), Net: true}
 	if change != nil {
 		change(&o)
 	}
@@ -168,27 +200,38 @@ func (w *World) define(ctx context.Context, h *lab.Host, v vm, change func(*gues
 	return h.AddVM(ctx, xml, w.image.Kernel, w.image.Initrd, w.image.Root)
 }
 
-// launch defines a VM and starts it.
-func (w *World) launch(ctx context.Context, h *lab.Host, v vm, change func(*guest.Options)) error {
-	if err := w.define(ctx, h, v, change); err != nil {
+// Launch defines a VM and starts it.
+func (w *World) Launch(ctx context.Context, h *lab.Host, v VM, change func(*guest.Options)) error {
+	if err := w.Define(ctx, h, v, change); err != nil {
 		return err
 	}
-	return w.start(ctx, h, v)
+	return w.Start(ctx, h, v)
 }
 
-// start enables a defined VM, starts it and waits until it has booted.
-func (w *World) start(ctx context.Context, h *lab.Host, v vm) error {
-	if _, err := w.run(ctx, h, 0, "virt-attest", "enable", v.name); err != nil {
+// Ordinary defines a VM, starts it as it is and waits until it has booted.
+func (w *World) Ordinary(ctx context.Context, h *lab.Host, v VM, change func(*guest.Options)) error {
+	if err := w.Define(ctx, h, v, change); err != nil {
 		return err
 	}
-	if _, err := w.run(ctx, h, 0, "virsh", "start", v.name); err != nil {
+	if _, err := w.Run(ctx, h, 0, "virsh", "start", v.Name); err != nil {
 		return w.withJournal(ctx, h, v, err)
 	}
-	return w.booted(ctx, h, v)
+	return w.Booted(ctx, h, v)
 }
 
-func (w *World) booted(ctx context.Context, h *lab.Host, v vm) error {
-	con, err := w.console(ctx, h, v)
+// Start enables a defined VM, starts it and waits until it has booted.
+func (w *World) Start(ctx context.Context, h *lab.Host, v VM) error {
+	if _, err := w.Run(ctx, h, 0, "virt-attest", "enable", v.Name); err != nil {
+		return err
+	}
+	if _, err := w.Run(ctx, h, 0, "virsh", "start", v.Name); err != nil {
+		return w.withJournal(ctx, h, v, err)
+	}
+	return w.Booted(ctx, h, v)
+}
+
+func (w *World) Booted(ctx context.Context, h *lab.Host, v VM) error {
+	con, err := w.Console(ctx, h, v)
 	if err != nil {
 		return err
 	}
@@ -196,37 +239,37 @@ func (w *World) booted(ctx context.Context, h *lab.Host, v vm) error {
 	ctx, cancel := context.WithTimeout(ctx, bootTimeout)
 	defer cancel()
 	if err := con.WaitReady(ctx); err != nil {
-		return w.withJournal(ctx, h, v, fmt.Errorf("%s does not boot: %w\n%s", v.name, err, con.Transcript()))
+		return w.withJournal(ctx, h, v, fmt.Errorf("%s does not boot: %w\n%s", v.Name, err, con.Transcript()))
 	}
 	return nil
 }
 
 const bootTimeout = 90 * time.Second
 
-// console opens a VM's serial console through the container's root.
-func (w *World) console(ctx context.Context, h *lab.Host, v vm) (*guest.Console, error) {
+// Console opens a VM's serial console through the container's root.
+func (w *World) Console(ctx context.Context, h *lab.Host, v VM) (*guest.Console, error) {
 	return guest.Dial(ctx, fmt.Sprintf("/proc/%d/root%s", h.PID(), v.console()))
 }
 
-// inGuest runs a command in a VM's root shell.
-func (w *World) inGuest(ctx context.Context, h *lab.Host, v vm, command string) (string, error) {
-	con, err := w.console(ctx, h, v)
+// InGuest runs a command in a VM's root shell.
+func (w *World) InGuest(ctx context.Context, h *lab.Host, v VM, command string) (string, error) {
+	con, err := w.Console(ctx, h, v)
 	if err != nil {
 		return "", err
 	}
 	defer func() { _ = con.Close() }()
-	w.tell.Command(v.name+" (in the VM)", command)
+	w.tell.Command(v.Name+" (in the VM)", command)
 	out, err := con.Run(ctx, command)
 	w.tell.Output(out)
 	return out, err
 }
 
 // withJournal adds what the host's services said to an error.
-func (w *World) withJournal(ctx context.Context, h *lab.Host, v vm, err error) error {
+func (w *World) withJournal(ctx context.Context, h *lab.Host, v VM, err error) error {
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 10*time.Second)
 	defer cancel()
 	out, _, _ := h.Run(ctx, "journalctl", "--no-pager", "-n", "60", "-o", "short-monotonic")
-	qemu, _, _ := h.Run(ctx, "tail", "-n", "20", "/var/log/libvirt/qemu/"+v.name+".log")
+	qemu, _, _ := h.Run(ctx, "tail", "-n", "20", "/var/log/libvirt/qemu/"+v.Name+".log")
 	return fmt.Errorf("%w\n--- journal of %s\n%s--- QEMU\n%s", err, h.Name(), out, qemu)
 }
 
