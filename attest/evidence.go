@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/fxamacker/cbor/v2"
+
+	"virt-attest/internal/strictcbor"
 )
 
 // EvidenceVersion is the version of the encoding of Evidence and Challenge.
@@ -279,29 +281,8 @@ func (l LogSegment) check() error {
 }
 
 var (
-	encMode = mustMode(encOptions().EncMode())
-	decMode = mustMode(cbor.DecOptions{
-		DupMapKey:         cbor.DupMapKeyEnforcedAPF,
-		IndefLength:       cbor.IndefLengthForbidden,
-		ExtraReturnErrors: cbor.ExtraDecErrorUnknownField,
-		TagsMd:            cbor.TagsForbidden,
-		MaxArrayElements:  1 << 20,
-		MaxNestedLevels:   16,
-	}.DecMode())
+	// A missing byte string or list is an empty one, so that null has no meaning and nothing has
+	// two encodings.
+	encMode = strictcbor.Encoder(cbor.NilContainerAsEmpty)
+	decMode = strictcbor.Decoder(maxElements, maxLevels)
 )
-
-// encOptions makes a missing byte string or list an empty one, so that null has no meaning and
-// nothing has two encodings.
-func encOptions() cbor.EncOptions {
-	o := cbor.CoreDetEncOptions()
-	o.NilContainers = cbor.NilContainerAsEmpty
-	return o
-}
-
-// mustMode is for package-level codecs whose options are constants.
-func mustMode[T any](m T, err error) T {
-	if err != nil {
-		panic(err)
-	}
-	return m
-}

@@ -14,4 +14,7 @@ const (
 	MaxText      = 256       // a version, a kernel release, a display name, bytes
 	MaxEvidence  = 256 << 20 // an encoded Evidence, bytes
 	MaxChallenge = 2 << 20   // an encoded Challenge with MaxVMs VMs, bytes
+
+	maxElements = 1 << 20 // elements of any list in an encoding
+	maxLevels   = 16      // how deep an encoding nests
 )

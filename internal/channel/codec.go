@@ -1,6 +1,10 @@
 package channel
 
-import "github.com/fxamacker/cbor/v2"
+import (
+	"github.com/fxamacker/cbor/v2"
+
+	"virt-attest/internal/strictcbor"
+)
 
 // Encode gives v's deterministic CBOR.
 func Encode(v any) ([]byte, error) { return encMode.Marshal(v) }
@@ -10,21 +14,6 @@ func Encode(v any) ([]byte, error) { return encMode.Marshal(v) }
 func Decode(b []byte, v any) error { return decMode.Unmarshal(b, v) }
 
 var (
-	encMode = mustMode(cbor.CoreDetEncOptions().EncMode())
-	decMode = mustMode(cbor.DecOptions{
-		DupMapKey:         cbor.DupMapKeyEnforcedAPF,
-		IndefLength:       cbor.IndefLengthForbidden,
-		ExtraReturnErrors: cbor.ExtraDecErrorUnknownField,
-		TagsMd:            cbor.TagsForbidden,
-		MaxArrayElements:  1 << 16,
-		MaxNestedLevels:   8,
-	}.DecMode())
+	encMode = strictcbor.Encoder(cbor.NilContainerAsNull)
+	decMode = strictcbor.Decoder(maxElements, maxLevels)
 )
-
-// mustMode is for codecs whose options are constants.
-func mustMode[T any](m T, err error) T {
-	if err != nil {
-		panic(err)
-	}
-	return m
-}

@@ -17,4 +17,7 @@ const (
 	// for each that arrives.
 	maxEffort     = 32
 	effortPerByte = 8
+	// maxElements and maxLevels bound the lists in a payload and how deep they nest.
+	maxElements = 1 << 16
+	maxLevels   = 8
 )
