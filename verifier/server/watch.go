@@ -2,13 +2,13 @@ package server
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"slices"
-	"time"
 
 	"github.com/fsnotify/fsnotify"
+
+	"virt-attest/verifier/internal/dirwatch"
 )
 
 // watch calls changed after something in dirs has changed and come to rest, until ctx ends.
@@ -25,22 +25,10 @@ func watch(ctx context.Context, log *slog.Logger, dirs []string, changed func())
 			return fmt.Errorf("watch %s: %w", d, err)
 		}
 	}
-	rest := time.NewTimer(0) // what changed since the files were read first
-	defer rest.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case _, ok := <-w.Events:
-			if !ok {
-				return errors.New("watch: ended")
-			}
-			rest.Reset(reloadDelay)
-		case err := <-w.Errors:
-			log.Warn("watching directories", "err", err)
-			rest.Reset(reloadDelay)
-		case <-rest.C:
-			changed()
+	return dirwatch.Follow(ctx, w, reloadDelay, func(lost error) {
+		if lost != nil {
+			log.Warn("watching directories", "err", lost)
 		}
-	}
+		changed()
+	})
 }

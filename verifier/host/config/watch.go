@@ -3,7 +3,6 @@ package config
 import (
 	"context"
 	"crypto/sha256"
-	"errors"
 	"io"
 	"maps"
 	"os"
@@ -11,6 +10,8 @@ import (
 	"time"
 
 	"github.com/fsnotify/fsnotify"
+
+	"virt-attest/verifier/internal/dirwatch"
 )
 
 // settle is how long files must be left alone before a change counts: editors and
@@ -28,29 +29,13 @@ func Watch(ctx context.Context, files []string, changed func()) error {
 	defer func() { _ = w.Close() }()
 	watchDirs(w, files)
 	last := sums(files)
-	quiet := time.NewTimer(0) // what changed before the watch began is seen too
-	defer quiet.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case _, ok := <-w.Events:
-			if !ok {
-				return errors.New("config: file notification ended")
-			}
-			quiet.Reset(settle)
-		case err := <-w.Errors: // overflow of the kernel's queue: look
-			if err != nil {
-				quiet.Reset(settle)
-			}
-		case <-quiet.C:
-			watchDirs(w, files)
-			if now := sums(files); !maps.Equal(now, last) {
-				last = now
-				changed()
-			}
+	return dirwatch.Follow(ctx, w, settle, func(error) {
+		watchDirs(w, files)
+		if now := sums(files); !maps.Equal(now, last) {
+			last = now
+			changed()
 		}
-	}
+	})
 }
 
 // watchDirs watches the nearest existing directory above each file.

@@ -13,6 +13,7 @@ import (
 
 	"virt-attest/attest"
 	"virt-attest/internal/sidecarproto"
+	"virt-attest/verifier/internal/dirwatch"
 )
 
 // settle gathers the events of one start or stop of a sidecar.
@@ -26,31 +27,15 @@ func (s *Set) WatchSidecars(ctx context.Context, dir string, log *slog.Logger) e
 		return err
 	}
 	defer func() { _ = w.Close() }()
-	timer := time.NewTimer(0)
-	defer timer.Stop()
 	var known []attest.UUID
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case _, ok := <-w.Events:
-			if !ok {
-				return errors.New("domains: file notification ended")
-			}
-			timer.Reset(settle)
-		case err := <-w.Errors:
-			if err != nil { // the kernel's queue overflowed: look for ourselves
-				timer.Reset(settle)
-			}
-		case <-timer.C:
-			now := scan(w, dir, log)
-			if !slices.Equal(now, known) {
-				log.Debug("sidecars", "count", len(now))
-				known = now
-			}
-			s.SetSidecars(now)
+	return dirwatch.Follow(ctx, w, settle, func(error) {
+		now := scan(w, dir, log)
+		if !slices.Equal(now, known) {
+			log.Debug("sidecars", "count", len(now))
+			known = now
 		}
-	}
+		s.SetSidecars(now)
+	})
 }
 
 // scan lists the sidecars and watches every directory in which one could appear.
