@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -212,6 +213,26 @@ func PCRResettable(index uint8) bool { return index >= 16 && index <= 23 }
 type PCRSelection struct {
 	Alg  Alg     `cbor:"1,keyasint" json:"alg"`
 	PCRs []uint8 `cbor:"2,keyasint" json:"pcrs"`
+}
+
+// ParsePCRs reads PCR numbers and ranges in ascending order, such as "0-7,9".
+func ParsePCRs(list string) ([]uint8, error) {
+	var out []uint8
+	for part := range strings.SplitSeq(list, ",") {
+		first, last, isRange := strings.Cut(part, "-")
+		if !isRange {
+			last = first
+		}
+		from, err1 := strconv.ParseUint(first, 10, 8)
+		to, err2 := strconv.ParseUint(last, 10, 8)
+		if err1 != nil || err2 != nil || from > to || to >= PCRCount || len(out) > 0 && from <= uint64(out[len(out)-1]) {
+			return nil, fmt.Errorf("%q: PCRs are numbers and ranges from 0 to %d, ascending", list, PCRCount-1)
+		}
+		for p := from; p <= to; p++ {
+			out = append(out, uint8(p))
+		}
+	}
+	return out, nil
 }
 
 // CheckBanks refuses a list of banks that is not well formed: unknown or repeated bank,

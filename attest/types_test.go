@@ -3,6 +3,7 @@ package attest_test
 import (
 	"bytes"
 	"crypto/sha256"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -104,6 +105,18 @@ func TestClean_leaves_nothing_that_a_terminal_or_the_encoding_would_mind(t *test
 	for _, long := range []string{strings.Repeat("é", 4096), strings.Repeat("x", 1<<20), strings.Repeat("\xff", 4096), "x" + strings.Repeat("€", 300)} {
 		if got := attest.Clean(long); len(got) > attest.MaxText || !utf8.ValidString(got) {
 			t.Errorf("%d bytes, valid %v", len(got), utf8.ValidString(got))
+		}
+	}
+}
+
+func TestParsePCRs_takes_ascending_numbers_and_ranges_only(t *testing.T) {
+	for in, want := range map[string][]uint8{
+		"0": {0}, "0-3": {0, 1, 2, 3}, "0,2-4,7": {0, 2, 3, 4, 7}, "22-23": {22, 23},
+		"": nil, "24": nil, "0-24": nil, "3-1": nil, "1,1": nil, "2,1": nil, "0-3,3": nil, "x": nil, "1-": nil, "-1": nil, "+1": nil, "1 ": nil, "256": nil, "0-255": nil,
+	} {
+		got, err := attest.ParsePCRs(in)
+		if (err == nil) != (want != nil) || !slices.Equal(got, want) {
+			t.Errorf("%q: %v, %v; want %v", in, got, err, want)
 		}
 	}
 }

@@ -13,7 +13,6 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"time"
 
@@ -232,7 +231,7 @@ func (s *Selection) UnmarshalText(b []byte) error {
 		if !ok || err != nil || alg == attest.SHA1 {
 			return fmt.Errorf("%q is not BANK:PCRS with a bank of sha256, sha384 or sha512", part)
 		}
-		pcrs, err := parsePCRs(list)
+		pcrs, err := attest.ParsePCRs(list)
 		if err != nil {
 			return err
 		}
@@ -244,23 +243,4 @@ func (s *Selection) UnmarshalText(b []byte) error {
 		*s = append(*s, attest.PCRSelection{Alg: alg, PCRs: pcrs})
 	}
 	return nil
-}
-
-func parsePCRs(list string) ([]uint8, error) {
-	var out []uint8
-	for item := range strings.SplitSeq(list, ",") {
-		from, to, isRange := strings.Cut(item, "-")
-		if !isRange {
-			to = from
-		}
-		lo, err1 := strconv.ParseUint(from, 10, 8)
-		hi, err2 := strconv.ParseUint(to, 10, 8)
-		if err1 != nil || err2 != nil || lo > hi || hi >= attest.PCRCount || len(out) > 0 && lo <= uint64(out[len(out)-1]) {
-			return nil, fmt.Errorf("%q: PCRs are numbers and ranges from 0 to %d, ascending", list, attest.PCRCount-1)
-		}
-		for p := lo; p <= hi; p++ {
-			out = append(out, uint8(p))
-		}
-	}
-	return out, nil
 }

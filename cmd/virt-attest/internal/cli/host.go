@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"virt-attest/verifier/api"
 )
 
 func (a *app) hostCmd() *cobra.Command {
@@ -68,11 +70,7 @@ func (a *app) hostApproveCmd() *cobra.Command {
 }
 
 func (a *app) hostApprove(ctx context.Context, arg, digest string) error {
-	client, err := a.conf.client()
-	if err != nil {
-		return err
-	}
-	h, err := findHost(ctx, client, arg)
+	client, h, err := a.host(ctx, arg)
 	if err != nil {
 		return err
 	}
@@ -89,12 +87,18 @@ func (a *app) hostApprove(ctx context.Context, arg, digest string) error {
 	return nil
 }
 
-func (a *app) hostRemove(ctx context.Context, arg string) error {
+// host finds a host, and gives the client that found it.
+func (a *app) host(ctx context.Context, arg string) (*api.Client, *api.Host, error) {
 	client, err := a.conf.client()
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
 	h, err := findHost(ctx, client, arg)
+	return client, h, err
+}
+
+func (a *app) hostRemove(ctx context.Context, arg string) error {
+	client, h, err := a.host(ctx, arg)
 	if err != nil {
 		return err
 	}

@@ -135,27 +135,14 @@ func (f rimFlags) registers() ([]uint8, error) {
 // parsePCRs reads "0-7,9": ascending, no repeats. PCR 10 is IMA's and never listed, those from 16 on can
 // be reset by the machine.
 func parsePCRs(list string) ([]uint8, error) {
-	var out []uint8
-	for part := range strings.SplitSeq(list, ",") {
-		first, last, isRange := strings.Cut(part, "-")
-		if !isRange {
-			last = first
-		}
-		from, err1 := strconv.ParseUint(first, 10, 8)
-		to, err2 := strconv.ParseUint(last, 10, 8)
-		switch {
-		case err1 != nil || err2 != nil || from > to:
-			return nil, fmt.Errorf("%q is not a PCR or a range of PCRs", part)
-		case from <= 10 && to >= 10:
-			return nil, errors.New("PCR 10 belongs to IMA, whose log is compared instead")
-		case to > 15:
-			return nil, errors.New("PCRs from 16 on can be reset and prove nothing")
-		case len(out) > 0 && uint8(from) <= out[len(out)-1]:
-			return nil, errors.New("name PCRs in ascending order")
-		}
-		for i := from; i <= to; i++ {
-			out = append(out, uint8(i))
-		}
+	out, err := attest.ParsePCRs(list)
+	switch {
+	case err != nil:
+		return nil, err
+	case slices.Contains(out, 10):
+		return nil, errors.New("PCR 10 belongs to IMA, whose log is compared instead")
+	case slices.ContainsFunc(out, attest.PCRResettable):
+		return nil, errors.New("PCRs from 16 on can be reset and prove nothing")
 	}
 	return out, nil
 }
