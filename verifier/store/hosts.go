@@ -134,15 +134,7 @@ func (s *Store) HostOfClient(ctx context.Context, client string) (*Host, error) 
 func (s *Store) Hosts(ctx context.Context) ([]Host, error) { return s.hosts(ctx, `ORDER BY name, id`) }
 
 func (s *Store) hosts(ctx context.Context, where string, args ...any) ([]Host, error) {
-	ctx, cancel := context.WithTimeout(ctx, opTimeout)
-	defer cancel()
-	var list []Host
-	err := rows(ctx, s.read, func(r *sql.Rows) error {
-		h, err := scanHost(r)
-		list = append(list, h)
-		return err
-	}, hostColumns+where, args...)
-	return list, err
+	return listOf(ctx, s.read, scanHost, hostColumns+where, args...)
 }
 
 func scanHost(r *sql.Rows) (Host, error) {
@@ -157,26 +149,20 @@ func scanHost(r *sql.Rows) (Host, error) {
 	if h.AKName, err = hex.DecodeString(name); err != nil {
 		return h, err
 	}
-	return h, json.Unmarshal([]byte(software), &h.Software)
+	err = json.Unmarshal([]byte(software), &h.Software)
+	return h, err
 }
 
 // Claims lists what hosts say they run: all of it, or what is said about one host ("" for all).
 func (s *Store) Claims(ctx context.Context, host string) ([]Claim, error) {
-	ctx, cancel := context.WithTimeout(ctx, opTimeout)
-	defer cancel()
-	var list []Claim
-	err := rows(ctx, s.read, func(r *sql.Rows) error {
-		var c Claim
+	return listOf(ctx, s.read, func(r *sql.Rows) (c Claim, err error) {
 		var uuid string
 		if err := r.Scan(&uuid, &c.Host, &c.Name); err != nil {
-			return err
+			return c, err
 		}
-		var err error
 		c.UUID, err = attest.ParseUUID(uuid)
-		list = append(list, c)
-		return err
+		return c, err
 	}, `SELECT uuid, host, name FROM claims WHERE host = $1 OR $1 = '' ORDER BY uuid, host`, host)
-	return list, err
 }
 
 // blob keeps an absent byte string out of NULL.

@@ -55,25 +55,20 @@ func (s *Store) VTPMs(ctx context.Context, vm attest.UUID, ek attest.Name) ([]VT
 }
 
 func (s *Store) vtpms(ctx context.Context, where string, args ...any) ([]VTPM, error) {
-	ctx, cancel := context.WithTimeout(ctx, opTimeout)
-	defer cancel()
-	var list []VTPM
-	err := rows(ctx, s.read, func(r *sql.Rows) error {
+	return listOf(ctx, s.read, func(r *sql.Rows) (VTPM, error) {
 		var v VTPM
 		var ek, uuid, ak string
 		var first, last int64
 		if err := r.Scan(&ek, &uuid, &ak, &v.Host, &first, &last); err != nil {
-			return err
+			return v, err
 		}
 		v.First, v.Last = fromMillis(first), fromMillis(last)
 		var err1, err2, err3 error
 		v.EKName, err1 = hex.DecodeString(ek)
 		v.UUID, err2 = attest.ParseUUID(uuid)
 		v.AKName, err3 = hex.DecodeString(ak)
-		list = append(list, v)
-		return errors.Join(err1, err2, err3)
+		return v, errors.Join(err1, err2, err3)
 	}, `SELECT ek_name, uuid, ak_name, host, first_seen, last_seen FROM vtpms `+where, args...)
-	return list, err
 }
 
 // DeleteVM forgets a VM: its vTPM, replay state, log and results. The next attestation

@@ -125,20 +125,14 @@ func (t *tx) putResults(o *Outcome) error {
 
 // Results lists the newest result of each machine on each host, hosts among them.
 func (s *Store) Results(ctx context.Context) ([]appraise.Result, error) {
-	ctx, cancel := context.WithTimeout(ctx, opTimeout)
-	defer cancel()
-	var list []appraise.Result
-	err := rows(ctx, s.read, func(r *sql.Rows) error {
+	return listOf(ctx, s.read, func(r *sql.Rows) (v appraise.Result, err error) {
 		var b []byte
 		if err := r.Scan(&b); err != nil {
-			return err
+			return v, err
 		}
-		var v appraise.Result
-		err := json.Unmarshal(b, &v)
-		list = append(list, v)
-		return err
+		err = json.Unmarshal(b, &v)
+		return v, err
 	}, `SELECT result FROM results ORDER BY machine, host`)
-	return list, err
 }
 
 // Report gives a report by its ID.

@@ -91,14 +91,8 @@ func (s *Store) Assign(ctx context.Context, machine string, rims []string) error
 
 // Assigned gives the names and SHA-256 of a machine's reference values, sorted by name.
 func (s *Store) Assigned(ctx context.Context, machine string) ([]RIM, error) {
-	ctx, cancel := context.WithTimeout(ctx, opTimeout)
-	defer cancel()
-	var list []RIM
-	err := rows(ctx, s.read, func(r *sql.Rows) error {
-		var v RIM
-		err := r.Scan(&v.Name, &v.SHA256)
-		list = append(list, v)
-		return err
+	return listOf(ctx, s.read, func(r *sql.Rows) (v RIM, err error) {
+		err = r.Scan(&v.Name, &v.SHA256)
+		return v, err
 	}, `SELECT r.name, r.sha256 FROM rims r JOIN assignments a ON a.rim = r.name WHERE a.machine = $1 ORDER BY r.name`, machine)
-	return list, err
 }

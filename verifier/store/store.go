@@ -90,6 +90,19 @@ func (t *tx) run(arg any, queries ...string) error {
 	return nil
 }
 
+// listOf runs a query of an ordinary answer's size and gives what scan makes of each row.
+func listOf[T any](ctx context.Context, db *sql.DB, scan func(*sql.Rows) (T, error), query string, args ...any) ([]T, error) {
+	ctx, cancel := context.WithTimeout(ctx, opTimeout)
+	defer cancel()
+	var all []T
+	err := rows(ctx, db, func(r *sql.Rows) error {
+		v, err := scan(r)
+		all = append(all, v)
+		return err
+	}, query, args...)
+	return all, err
+}
+
 // rows runs a query and hands each row to scan.
 func rows(ctx context.Context, db *sql.DB, scan func(*sql.Rows) error, query string, args ...any) error {
 	r, err := db.QueryContext(ctx, query, args...)
