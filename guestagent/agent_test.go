@@ -49,7 +49,8 @@ func handle[A any](t *testing.T, a *Agent, op uint8, request any) (answer A, err
 	if err != nil {
 		return answer, err
 	}
-	return answer, channel.Decode(b, &answer)
+	err = channel.Decode(b, &answer)
+	return answer, err
 }
 
 func code(err error) channel.Code {

@@ -148,7 +148,8 @@ func ask[A any](v *vm, op uint8, request any) (A, error) {
 	if err != nil {
 		return a, err
 	}
-	return a, channel.Decode(b, &a)
+	err = channel.Decode(b, &a)
+	return a, err
 }
 
 func must[A any](v *vm, op uint8, request any) A {

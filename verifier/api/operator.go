@@ -16,7 +16,8 @@ func (c *Client) Version(ctx context.Context) (*Version, error) {
 // Hosts lists the hosts that the Verifier knows.
 func (c *Client) Hosts(ctx context.Context) ([]Host, error) {
 	var v []Host
-	return v, c.doJSON(ctx, request{method: http.MethodGet, path: "hosts"}, nil, &v)
+	err := c.doJSON(ctx, request{method: http.MethodGet, path: "hosts"}, nil, &v)
+	return v, err
 }
 
 // ApproveHost accepts the endorsement key of the host with that ID. ekSHA256 is what the
@@ -35,7 +36,8 @@ func (c *Client) DeleteHost(ctx context.Context, id string) error {
 // VMs lists the VMs that the Verifier knows.
 func (c *Client) VMs(ctx context.Context) ([]VM, error) {
 	var v []VM
-	return v, c.doJSON(ctx, request{method: http.MethodGet, path: "vms"}, nil, &v)
+	err := c.doJSON(ctx, request{method: http.MethodGet, path: "vms"}, nil, &v)
+	return v, err
 }
 
 // DeleteVM forgets a VM's vTPM, replay state and results. The next attestation enrols
@@ -84,7 +86,8 @@ func (c *Client) bulk(ctx context.Context, path string) ([]byte, error) {
 // RIMs lists the reference values.
 func (c *Client) RIMs(ctx context.Context) ([]RIMInfo, error) {
 	var v []RIMInfo
-	return v, c.doJSON(ctx, request{method: http.MethodGet, path: "rims"}, nil, &v)
+	err := c.doJSON(ctx, request{method: http.MethodGet, path: "rims"}, nil, &v)
+	return v, err
 }
 
 // RIM fetches a reference value file as it was stored.
