@@ -34,7 +34,7 @@ func appraiseHost(in *Input) Outcome {
 func appraiseVM(in *Input, vm link.VMLink, host Result) Outcome {
 	c := newCheck(in, LayerVM, in.VMs[vm.UUID])
 	c.epoch, c.frozen = vm.Epoch, c.frozen || host.State != Trusted
-	if c.epoch == 0 && c.s.Prior.Host == c.host { // sepa-exact: nothing signs it, and what was signed before stands
+	if in.Evidence.Challenge.Scheme == attest.SchemeSEPAExact && c.epoch == 0 && c.s.Prior.Host == c.host { // nothing signs it, and what was signed before stands
 		c.epoch = c.s.Prior.Epoch
 	}
 	ev := vmEvidence(in.Evidence, vm.UUID)

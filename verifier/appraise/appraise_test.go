@@ -182,6 +182,8 @@ func TestAppraise_notices_what_goes_back(t *testing.T) { // attack 44, F14
 		"restartCount":                       {false, func(vm *box) { vm.restart-- }, "restartCount"},
 		"the clock":                          {false, func(vm *box) { vm.clock -= 500 }, "clock"},
 		"the epoch":                          {false, func(vm *box) { vm.epoch-- }, "power cycles"},
+		"the epoch, lost with the store":     {false, func(vm *box) { vm.epoch = 0 }, "power cycles"},
+		"the epoch, lost, seen by the host":  {true, func(vm *box) { vm.epoch = 0 }, "power cycles"},
 		"the epoch, seen by the host":        {true, func(vm *box) { vm.epoch-- }, "power cycles"},
 		"PCR 10 and log, by HYPA":            {true, func(vm *box) { vm.start("boot-1") }, "went from 5 entries back to 3"},
 		"PCR 10 and log":                     {false, func(vm *box) { vm.start("boot-1") }, "went from 5 entries back to 3"},
@@ -556,9 +558,9 @@ func TestAppraise_of_sepa_exact_takes_a_missing_epoch_for_no_setback(t *testing.
 	w := newWorld(t)
 	w.vm.epoch = 7
 	w.expect(trusted)
-	w.vm.epoch = 0 // nothing signs it in this scheme
+	w.vm.epoch, w.exact = 0, true // nothing signs it in this scheme
 	w.expect(trusted)
-	w.vm.epoch = 7
+	w.vm.epoch, w.exact = 7, false
 	w.expect(trusted)
 	w.vm.epoch = 6
 	w.expect(rollback, appraise.CodeRollback)

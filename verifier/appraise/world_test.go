@@ -82,6 +82,7 @@ func (b *box) since(r attest.Resume) attest.LogSegment {
 type world struct {
 	t        *testing.T
 	host, vm *box
+	exact    bool // the paper's own composite
 	hypa     bool
 	in       appraise.Input // Host and VMs are kept from one round to the next
 	// change edits what the next round is about to be judged.
@@ -128,6 +129,9 @@ func (w *world) round() appraise.Output {
 	ev.VMs = []attest.VMEvidence{{UUID: vm1, Status: attest.VMQuoted, IMA: w.vm.since(vm.Prior.Resume(vm1, vm.RIMs)), BootLog: w.vm.boot.Data}}
 	l := link.VMLink{UUID: vm1, Status: attest.VMQuoted, Epoch: w.vm.epoch, Quote: w.vm.quote(), AKName: attest.Name("ak")}
 	l.Banks = l.Quote.Banks
+	if w.exact {
+		ev.Challenge.Scheme = attest.SchemeSEPAExact
+	}
 	if w.hypa {
 		ev.Challenge.Scheme, l.Quote, l.AKName = attest.SchemeHYPA, nil, nil
 	}
