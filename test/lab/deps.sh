@@ -8,7 +8,7 @@ packages="
 	libvirt-dev libvirt0 libvirt-daemon-system libvirt-clients qemu-system-x86 qemu-utils
 	swtpm swtpm-tools tpm2-tools
 	systemd-container mmdebstrap dbus iproute2 util-linux procps kmod
-	e2fsprogs squashfs-tools cpio xz-utils openssl shellcheck
+	e2fsprogs squashfs-tools cpio xz-utils openssl shellcheck groff-base
 "
 
 if ! command -v go >/dev/null; then
