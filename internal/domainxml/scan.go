@@ -85,21 +85,27 @@ func scan(r io.Reader) (*element, error) {
 
 func (s *scanner) root() (*element, error) {
 	for {
-		at := s.offset()
-		tok, err := s.dec.Token()
+		tok, at, err := s.token()
 		if err != nil {
 			return nil, err
 		}
-		switch t := tok.(type) {
-		case xml.Directive:
-			return nil, fmt.Errorf("%w: it has a document type declaration", ErrXML)
-		case xml.StartElement:
+		if t, ok := tok.(xml.StartElement); ok {
 			if t.Name != (xml.Name{Local: "domain"}) {
 				return nil, fmt.Errorf("%w: the root element is <%.32s>", ErrXML, t.Name.Local)
 			}
 			return s.element(t, at, nil)
 		}
 	}
+}
+
+// token reads one token and gives the offset at which it begins.
+func (s *scanner) token() (xml.Token, int, error) {
+	at := s.offset()
+	tok, err := s.dec.Token()
+	if _, ok := tok.(xml.Directive); ok && err == nil {
+		err = fmt.Errorf("%w: it has a document type declaration", ErrXML)
+	}
+	return tok, at, err
 }
 
 func (s *scanner) offset() int { return int(s.dec.InputOffset()) }
@@ -112,14 +118,11 @@ func (s *scanner) element(t xml.StartElement, at int, path []string) (*element, 
 	e := &element{name: t.Name, attr: slices.Clone(t.Attr), start: at, open: s.offset()}
 	path = append(path, t.Name.Local)
 	for {
-		at := s.offset()
-		tok, err := s.dec.Token()
+		tok, at, err := s.token()
 		if err != nil {
 			return nil, err
 		}
 		switch t := tok.(type) {
-		case xml.Directive:
-			return nil, fmt.Errorf("%w: it has a document type declaration", ErrXML)
 		case xml.CharData:
 			if room := maxText - len(e.text); room > 0 && slices.Contains(texts, strings.Join(path, "/")) {
 				e.text += string(t[:min(len(t), room)])
