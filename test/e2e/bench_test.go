@@ -86,13 +86,34 @@ func (b *bench) kill(h *lab.Host, unit string) {
 	b.on(h, "systemctl", "kill", "--signal=KILL", "--kill-who=main", unit)
 }
 
+// killed is kill, and waits for the next process of the unit.
+func (b *bench) killed(h *lab.Host, unit string) {
+	b.Helper()
+	status := func() string {
+		out, _, _ := h.Run(b.ctx, "systemctl", "show", "--value", "--property=MainPID,ActiveState", unit)
+		return strings.Join(strings.Fields(out), " ")
+	}
+	before := status()
+	b.kill(h, unit)
+	b.soon(20*time.Second, func() error {
+		if now := status(); now == before || !strings.HasSuffix(now, " active") {
+			return fmt.Errorf("%s was %q and is %q", unit, before, now)
+		}
+		return nil
+	})
+}
+
 // attest asks for verdicts about VMs on a host.
 func (b *bench) attest(host *lab.Host, args ...string) (*api.Report, error) {
 	full := append([]string{"virt-attest", "--json", "attest", "--on", host.Name()}, args...)
 	out, errs, code := b.Verifier.Run(b.within(100*time.Second), full...)
 	var reports []*api.Report
-	if err := json.Unmarshal([]byte(out), &reports); err != nil || len(reports) != 1 {
-		return nil, fmt.Errorf("%s: exit status %d, %d reports, %v\n%s%s", strings.Join(full, " "), code, len(reports), err, out, errs)
+	err := json.Unmarshal([]byte(out), &reports)
+	if err == nil && len(reports) != 1 {
+		err = fmt.Errorf("%d reports", len(reports))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("%s: exit status %d: %w\n%s%s", strings.Join(full, " "), code, err, out, errs)
 	}
 	return reports[0], nil
 }
@@ -160,12 +181,19 @@ func (b *bench) soon(d time.Duration, try func() error) {
 	}
 }
 
-// latency is the median time of five attestations of one VM, each TRUSTED.
-func (b *bench) latency(v scenario.VM) time.Duration {
+// api speaks to the Verifier as its host's root.
+func (b *bench) api() *api.Client {
 	b.Helper()
 	c, err := api.NewClient("unix:///proc/"+strconv.Itoa(b.Verifier.PID())+"/root/run/virt-attest-verifier/api.sock", api.TLS{})
 	b.check(err)
-	defer c.Close()
+	b.Cleanup(c.Close)
+	return c
+}
+
+// latency is the median time of five attestations of one VM, each TRUSTED.
+func (b *bench) latency(v scenario.VM) time.Duration {
+	b.Helper()
+	c := b.api()
 	var took []time.Duration
 	for range 5 {
 		start := time.Now()

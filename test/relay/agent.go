@@ -47,10 +47,10 @@ func agent(ctx context.Context, f *forwarder, log *slog.Logger) error {
 }
 
 func ended(ctx context.Context, err error) error {
-	if ctx.Err() != nil {
-		return nil
+	if ctx.Err() == nil {
+		return err
 	}
-	return err
+	return nil
 }
 
 // forwarder passes requests on over one TCP connection, which it makes anew when it was lost.

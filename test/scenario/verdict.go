@@ -26,8 +26,12 @@ func (w *World) Attest(ctx context.Context, want int, args ...string) (*api.Repo
 func (w *World) Report(ctx context.Context, args ...string) (*api.Report, error) {
 	out, errs, _ := w.Verifier.Run(ctx, append([]string{"virt-attest", "--json", "attest", "--on", "good"}, args...)...)
 	var reports []*api.Report
-	if err := json.Unmarshal([]byte(out), &reports); err != nil || len(reports) != 1 {
-		return nil, fmt.Errorf("virt-attest attest --json: %d reports, %v\n%s%s", len(reports), err, out, errs)
+	err := json.Unmarshal([]byte(out), &reports)
+	if err == nil && len(reports) != 1 {
+		err = fmt.Errorf("%d reports", len(reports))
+	}
+	if err != nil {
+		return nil, fmt.Errorf("virt-attest attest --json: %w\n%s%s", err, out, errs)
 	}
 	return reports[0], nil
 }

@@ -178,6 +178,7 @@ type VM struct {
 	Name, UUID string
 }
 
+// The VMs of the scenarios.
 var (
 	VM1  = VM{"vm1", "8c1f6a52-0b3d-4c60-9a3e-5d0f3f6f0001"}
 	VM2  = VM{"vm2", "8c1f6a52-0b3d-4c60-9a3e-5d0f3f6f0002"}
@@ -230,6 +231,7 @@ func (w *World) Start(ctx context.Context, h *lab.Host, v VM) error {
 	return w.Booted(ctx, h, v)
 }
 
+// Booted waits until a VM shows its prompt.
 func (w *World) Booted(ctx context.Context, h *lab.Host, v VM) error {
 	con, err := w.Console(ctx, h, v)
 	if err != nil {
