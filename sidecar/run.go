@@ -110,7 +110,7 @@ func serve(ctx context.Context, c Config, p *proxy.Proxy, s sockets, book book, 
 	t.start(func() error { return accept(t.ctx, s.tpm, c.uids, p, log) })
 	t.start(func() error { return port.Serve(t.ctx, s.agent) })
 	t.start(func() error { return svc.Serve(t.ctx, s.own) })
-	t.start(func() error { return watchdog(t.ctx, store) })
+	t.start(func() error { return watchdog(t.ctx, store, p.Turning, log) })
 	p.Run(t.ctx, func(err error) {
 		if err != nil {
 			t.cancel(err)
@@ -172,18 +172,22 @@ func offer(conn *net.UnixConn, uids []uint32, p *proxy.Proxy) error {
 }
 
 // watchdog tells systemd that this process lives, where the unit asks for it.
-func watchdog(ctx context.Context, store *fdstore.Store) error {
+func watchdog(ctx context.Context, store *fdstore.Store, turning func() bool, log *slog.Logger) error {
 	usec, err := strconv.ParseInt(os.Getenv("WATCHDOG_USEC"), 10, 64)
 	if err != nil || usec <= 0 {
 		return nil
 	}
-	tick := time.NewTicker(time.Duration(usec) * time.Microsecond / 2)
+	tick := time.NewTicker(time.Duration(usec) * time.Microsecond / watchdogLooks)
 	defer tick.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
+			if !turning() {
+				log.Error("the way between QEMU and swtpm stands still")
+				continue
+			}
 			if err := store.Notify("WATCHDOG=1"); err != nil {
 				return err
 			}
@@ -221,4 +225,6 @@ func (n noLedger) Close() error                   { return nil }
 const (
 	storeTime   = 2 * time.Second // patience with the service manager
 	acceptPause = 100 * time.Millisecond
+
+	watchdogLooks = 4 // in the watchdog's time: a loop has a quarter of it for a turn
 )

@@ -14,9 +14,22 @@ import (
 // attach connects to swtpm and gives it the other end of a new data socket.
 func (c *control) attach() error {
 	c.p.detach()
-	ctrl, err := dial(c.p.SWTPM, &c.p.stopped)
-	if err != nil {
+	patience := attachTime
+	if !c.failed.IsZero() && time.Since(c.failed) < hopelessTime {
+		patience = 0
+	}
+	err := c.connect(patience)
+	if c.failed = (time.Time{}); err != nil {
+		c.failed = time.Now()
 		return fmt.Errorf("swtpm at %s: %w", c.p.SWTPM, err)
+	}
+	return nil
+}
+
+func (c *control) connect(patience time.Duration) error {
+	ctrl, err := c.dial(patience)
+	if err != nil {
+		return err
 	}
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
@@ -27,14 +40,14 @@ func (c *control) attach() error {
 	if err := c.p.setUp(ctrl, pair); err != nil {
 		unix.Close(ctrl)
 		unix.Close(pair[0])
-		return fmt.Errorf("swtpm at %s: %w", c.p.SWTPM, err)
+		return err
 	}
 	return c.p.adoptLinks(ctrl, pair[0])
 }
 
 // adoptLinks puts new connections to swtpm in use.
 func (p *Proxy) adoptLinks(ctrl, data int) error {
-	if !p.acquire() {
+	if !p.acquire(p.control.waker) {
 		unix.Close(ctrl)
 		unix.Close(data)
 		return errStopped
@@ -53,6 +66,7 @@ func (p *Proxy) setUp(ctrl int, pair [2]int) error {
 		return err
 	}
 	for name, fd := range map[string]int{NameSWTPMControl: ctrl, NameSWTPMData: pair[0]} {
+		p.control.waker.turn()
 		if err := p.Store.Replace(name, fd, storeTime); err != nil {
 			p.Log.Error("the connection to swtpm is not stored: a crash of this process would cost the guest its TPM", "error", err)
 		}
@@ -60,6 +74,7 @@ func (p *Proxy) setUp(ctrl int, pair [2]int) error {
 	p.Point("attach: stored")
 	// swtpm may not have noticed yet that an earlier data socket is gone.
 	for end := time.Now().Add(dialTime); ; time.Sleep(time.Millisecond) {
+		p.control.waker.turn()
 		err := ask(ctrl, swtpmctl.SetDataFD, pair[1])
 		if err == nil || time.Now().After(end) || !errors.Is(err, resultError(swtpmctl.IOError)) {
 			return err
@@ -67,9 +82,13 @@ func (p *Proxy) setUp(ctrl int, pair [2]int) error {
 	}
 }
 
-// detach closes what is left of a swtpm that is gone.
+// detach closes what is left of a swtpm that is gone, or hangs.
 func (p *Proxy) detach() {
-	if !p.acquire() {
+	if p.data.fd >= 0 {
+		// A command that waits for an answer gets the socket's end instead, and gives the lane back.
+		_ = unix.Shutdown(p.data.fd, unix.SHUT_RDWR)
+	}
+	if !p.acquire(p.control.waker) {
 		return
 	}
 	defer p.release()
@@ -97,8 +116,6 @@ func (p *Proxy) reap() bool {
 	if p.alive.Load() {
 		return false
 	}
-	// A command that waits for an answer gets the socket's end instead.
-	_ = unix.Shutdown(p.data.fd, unix.SHUT_RDWR)
 	p.detach()
 	return true
 }
@@ -113,20 +130,26 @@ func (p *Proxy) watch(w waker, fd int) {
 	}
 }
 
-// dial connects to a unix socket that may not be there yet.
-func dial(path string, stopped interface{ Load() bool }) (int, error) {
+// dial connects to swtpm's socket, which may not be there yet.
+func (c *control) dial(patience time.Duration) (int, error) {
 	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return -1, err
 	}
+	// Before connecting: the queue of a swtpm that hangs may be full.
+	if err := limitTime(fd); err != nil {
+		unix.Close(fd)
+		return -1, err
+	}
 	pause := time.Millisecond
-	for end := time.Now().Add(attachTime); ; time.Sleep(pause) {
-		err := unix.Connect(fd, &unix.SockaddrUnix{Name: path})
+	for end := time.Now().Add(patience); ; time.Sleep(pause) {
+		c.waker.turn()
+		err := unix.Connect(fd, &unix.SockaddrUnix{Name: c.p.SWTPM})
 		if err == nil {
-			return fd, limitTime(fd)
+			return fd, nil
 		}
 		later := errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ECONNREFUSED) || errors.Is(err, unix.EINTR)
-		if !later || stopped.Load() || time.Now().After(end) {
+		if !later || c.p.stopped.Load() || time.Now().After(end) {
 			unix.Close(fd)
 			return -1, err
 		}
@@ -134,7 +157,7 @@ func dial(path string, stopped interface{ Load() bool }) (int, error) {
 	}
 }
 
-// limitTime bounds the blocking calls of ask.
+// limitTime bounds the blocking calls of dial and ask.
 func limitTime(fd int) error {
 	tv := unix.NsecToTimeval(dialTime.Nanoseconds())
 	return errors.Join(

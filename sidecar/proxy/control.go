@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -30,6 +31,7 @@ type control struct {
 	slot    *journal.Slot
 	request []byte
 	reply   []byte
+	failed  time.Time // when swtpm could not be attached to
 }
 
 func (c *control) init(p *Proxy, fd int) {
@@ -46,6 +48,7 @@ func (c *control) run(ready func(error)) {
 	}
 	ready(err)
 	for !c.p.stopped.Load() {
+		c.waker.turn()
 		c.step()
 	}
 }
@@ -165,12 +168,13 @@ func (c *control) forward() {
 	x := exchange{
 		slot: c.slot, request: c.taken(), reply: c.reply, waker: c.waker, fd: c.p.ctrl.fd,
 		sending: ctrlSending, awaiting: ctrlAwaiting, tries: 1, point: c.p.Point,
+		alive: &c.p.alive, stopped: &c.p.stopped, busy: c.p.pump.busy.Load,
 		whole: func(b []byte) (bool, int, error) {
 			n, err := swtpmctl.ReplySize(command, b)
 			return n == len(b), n, err
 		},
 	}
-	switch err := x.run(c.p.alive.Load(), &c.p.stopped, forever); {
+	switch err := x.run(c.p.Hang / shortShare); {
 	case err == nil:
 		c.enter(ctrlApplying, "control: reply")
 	case errors.Is(err, errStopped):

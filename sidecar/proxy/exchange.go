@@ -26,21 +26,21 @@ type exchange struct {
 	sending, awaiting uint32
 	tries             int
 	point             func(string)
+	alive, stopped    *atomic.Bool
+	// busy tells whether swtpm works on something else first, whose own limit ends it. It may be nil.
+	busy func() bool
 	// whole tells whether b is a whole reply and, if not, up to which length to read.
 	whole func(b []byte) (ok bool, end int, err error)
 }
 
-// run goes on with the slot's step until the reply is whole. errStopped leaves it as it is; any
-// other error means that swtpm is gone or must be taken for it.
-func (x *exchange) run(alive bool, stopped *atomic.Bool, limit time.Duration) error {
+// run goes on with the slot's step until the reply is whole, for at most limit since the first wait.
+// errStopped leaves it as it is; any other error means that swtpm is gone or must be taken for it.
+func (x *exchange) run(limit time.Duration) error {
 	var end time.Time
-	if limit >= 0 {
-		end = time.Now().Add(limit)
+	if !x.alive.Load() {
+		return errDead
 	}
 	for {
-		if !alive {
-			return errDead
-		}
 		done, events, err := x.move()
 		if done || err != nil && !errors.Is(err, journal.ErrAgain) {
 			return err
@@ -48,14 +48,17 @@ func (x *exchange) run(alive bool, stopped *atomic.Bool, limit time.Duration) er
 		if err == nil {
 			continue
 		}
-		timeout := forever
-		if limit >= 0 {
-			timeout = max(0, time.Until(end))
+		// Now, and not before: what has arrived from a swtpm that is gone is still good.
+		if !x.alive.Load() {
+			return errDead
 		}
-		if x.waker.wait(x.fd, events, timeout) == expired {
+		if end.IsZero() || x.busy != nil && x.busy() {
+			end = time.Now().Add(limit)
+		}
+		if x.waker.wait(x.fd, events, max(0, time.Until(end))) == expired && (x.busy == nil || !x.busy()) {
 			return errSilent
 		}
-		if stopped.Load() {
+		if x.stopped.Load() {
 			return errStopped
 		}
 	}

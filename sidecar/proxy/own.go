@@ -62,6 +62,11 @@ func (p *Proxy) own(w waker, command []byte) ([]byte, error) {
 	response := bytes.Clone(reply[:slot.Await.Done()])
 	slot.Step.Store(ownIdle)
 	p.Point("own: done")
+	if tpmwire.RCOf(response) == tpmwire.RCInitialize {
+		// The state that was restored is older than the firmware's TPM2_Startup.
+		p.st.Power.CompareAndSwap(journal.Running, journal.Powered)
+		return nil, ErrNotRunning
+	}
 	return response, nil
 }
 
@@ -70,12 +75,13 @@ func (p *Proxy) exchangeOwn(w waker) error {
 	x := exchange{
 		slot: slot, request: area[:slot.Size.Load()], reply: reply, fd: p.data.fd, waker: w,
 		sending: ownSending, awaiting: ownAwaiting, tries: 1, point: p.Point,
+		alive: &p.alive, stopped: &p.stopped,
 		whole: func(b []byte) (bool, int, error) {
 			ok, err := tpmwire.ResponseWhole(b, tpmwire.MaxFrame)
 			return ok, len(reply), err
 		},
 	}
-	err := x.run(p.alive.Load(), &p.stopped, ownTime)
+	err := x.run(p.Hang / shortShare)
 	if err != nil && !errors.Is(err, errStopped) {
 		p.lost(err)
 		slot.Step.Store(ownIdle)

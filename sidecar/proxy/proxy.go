@@ -22,13 +22,14 @@ type Ledger interface {
 	Quote(ledger.Quote) error
 }
 
-// Config is what a Proxy needs. All fields but Point must be set.
+// Config is what a Proxy needs. All fields but Hang and Point must be set.
 type Config struct {
 	Journal *journal.Journal
 	Store   *fdstore.Store
 	Ledger  Ledger
 	SWTPM   string // path of swtpm's control socket
 	Log     *slog.Logger
+	Hang    time.Duration     // after which a swtpm that does not answer is given up; 0: a minute
 	Point   func(name string) // called between any two effects; tests kill the process there
 }
 
@@ -61,6 +62,8 @@ type Proxy struct {
 	stopped  atomic.Bool
 	stop     chan struct{} // closed when stopped
 	ownWaker waker         // of the lane's holder while it is not the pump
+
+	turns [2]uint64 // of the loops, when Turning was called last
 }
 
 // link is a socket; -1 is none.
@@ -75,6 +78,9 @@ func (l *link) close() {
 
 // New prepares a Proxy with the descriptors that a process before this one left, if any.
 func New(c Config, in fdstore.Inherited) (*Proxy, error) {
+	if c.Hang == 0 {
+		c.Hang = hangTime
+	}
 	if c.Point == nil {
 		c.Point = func(string) {}
 	}
@@ -141,18 +147,40 @@ func (p *Proxy) Offer(fd int) bool {
 	return true
 }
 
-// acquire takes the lane, and fails when the Proxy stops.
-func (p *Proxy) acquire() bool {
+// Turning tells whether both loops took a turn since the call before, and wakes them, so that they
+// can take one until the next. A loop that does not within some seconds is stuck. It is for one caller.
+func (p *Proxy) Turning() bool {
+	ok := true
+	for i, w := range []waker{p.pump.waker, p.control.waker} {
+		n := w.turns.Load()
+		ok = ok && n != p.turns[i]
+		p.turns[i] = n
+		w.wake()
+	}
+	return ok
+}
+
+// acquire takes the lane, for the loop that w belongs to, and fails when the Proxy stops.
+func (p *Proxy) acquire(w waker) bool {
 	select {
 	case <-p.lane:
 		return true
 	default:
 	}
-	select {
-	case <-p.lane:
-		return true
-	case <-p.stop:
-		return false
+	tick := time.NewTicker(laneLook)
+	defer tick.Stop()
+	own, _, _ := p.Journal.Own()
+	for {
+		select {
+		case <-p.lane:
+			return true
+		case <-p.stop:
+			return false
+		case <-tick.C:
+			if own.Step.Load() != ownIdle || p.pump.busy.Load() {
+				w.turn() // a wait for swtpm, which has an end; not one for a lane that nobody gives back
+			}
+		}
 	}
 }
 

@@ -34,7 +34,7 @@ type rig struct {
 func newRig(t testing.TB) *rig { return newRigWith(t, nil) }
 
 // newRigWith puts another ledger in the hypervisor store's place.
-func newRigWith(t testing.TB, book proxy.Ledger) *rig {
+func newRigWith(t testing.TB, book proxy.Ledger, change ...func(*proxy.Config)) *rig {
 	t.Helper()
 	r := &rig{swtpm: sidecartest.StartSWTPM(t, ""), socket: filepath.Join(sidecartest.ShortDir(t), "tpm.sock"), store: t.TempDir(), log: new(bytes.Buffer)}
 	j, err := journal.Create()
@@ -50,7 +50,11 @@ func newRigWith(t testing.TB, book proxy.Ledger) *rig {
 		book = w
 	}
 	log := slog.New(slog.NewTextHandler(r.log, nil))
-	r.Proxy, err = proxy.New(proxy.Config{Journal: j, Store: fdstore.New(""), Ledger: book, SWTPM: r.swtpm.Ctrl, Log: log}, nil)
+	c := proxy.Config{Journal: j, Store: fdstore.New(""), Ledger: book, SWTPM: r.swtpm.Ctrl, Log: log}
+	for _, f := range change {
+		f(&c)
+	}
+	r.Proxy, err = proxy.New(c, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

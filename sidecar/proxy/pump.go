@@ -3,6 +3,7 @@ package proxy
 import (
 	"errors"
 	"runtime"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -28,9 +29,10 @@ type pump struct {
 	slot    *journal.Slot
 	command []byte
 	reply   []byte
-	holding bool      // the lane
-	hot     bool      // a command was answered just now
-	since   time.Time // when the first part of a command came; zero: none did
+	holding bool        // the lane
+	busy    atomic.Bool // swtpm has a command of the guest
+	hot     bool        // a command was answered just now
+	since   time.Time   // when the first part of a command came; zero: none did
 }
 
 func (g *pump) init(p *Proxy, fd int) {
@@ -64,6 +66,7 @@ func (g *pump) run() {
 		g.p.finishOwn(g.waker)
 	}
 	for !g.p.stopped.Load() {
+		g.waker.turn()
 		g.step()
 	}
 }
@@ -179,7 +182,7 @@ func (g *pump) finish(n int) {
 // forward brings a command to swtpm and its response back, holding the lane.
 func (g *pump) forward() {
 	if !g.holding {
-		if g.holding = g.p.acquire(); !g.holding {
+		if g.holding = g.p.acquire(g.waker); !g.holding {
 			return
 		}
 	}
@@ -190,12 +193,16 @@ func (g *pump) forward() {
 	x := exchange{
 		slot: g.slot, request: g.command[:g.slot.Take.Done()], reply: g.reply, waker: g.waker, fd: g.p.data.fd,
 		sending: guestSending, awaiting: guestAwaiting, tries: spins, point: g.p.Point,
+		alive: &g.p.alive, stopped: &g.p.stopped,
 		whole: func(b []byte) (bool, int, error) {
 			ok, err := tpmwire.ResponseWhole(b, int(g.p.st.Buffer.Load()))
 			return ok, len(g.reply), err
 		},
 	}
-	switch err := x.run(g.p.alive.Load(), &g.p.stopped, forever); {
+	g.busy.Store(true)
+	err := x.run(g.p.Hang)
+	g.busy.Store(false)
+	switch {
 	case err == nil:
 		g.enter(guestRecording, "guest: response")
 	case errors.Is(err, errStopped):

@@ -1,18 +1,25 @@
 package proxy
 
 import (
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
 )
 
-// waker ends another thread's wait.
-type waker struct{ fd int }
+// waker ends another thread's wait, and counts that thread's turns.
+type waker struct {
+	fd    int
+	turns *atomic.Uint64
+}
 
 func newWaker() (waker, error) {
 	fd, err := unix.Eventfd(0, unix.EFD_CLOEXEC|unix.EFD_NONBLOCK)
-	return waker{fd}, err
+	return waker{fd, new(atomic.Uint64)}, err
 }
+
+// turn says that the thread does not stand still.
+func (w waker) turn() { w.turns.Add(1) }
 
 func (w waker) wake() {
 	one := [8]byte{1}
@@ -39,6 +46,7 @@ const forever time.Duration = -1
 
 // wait sleeps until fd (if it is not negative) has one of the events or an error, w is woken, or the time is over.
 func (w waker) wait(fd int, events int16, timeout time.Duration) outcome {
+	w.turn()
 	pfd := [2]unix.PollFd{{Fd: int32(w.fd), Events: unix.POLLIN}, {Fd: int32(fd), Events: events}}
 	var ts *unix.Timespec
 	if timeout >= 0 {
