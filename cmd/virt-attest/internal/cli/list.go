@@ -125,9 +125,20 @@ func (l listed) row() []string {
 		if r.Scheme != 0 {
 			scheme = r.Scheme.String()
 		}
-		if len(r.Reasons) > 0 {
-			why = string(r.Reasons[0].Code)
-		}
+		why = string(decisive(*r))
 	}
 	return []string{id, l.Name, dom, state, scheme, when, why}
+}
+
+// decisive is the first reason that by itself leads to the result's state.
+func decisive(r appraise.Result) appraise.Code {
+	for _, why := range r.Reasons {
+		if why.Code.State() == r.State {
+			return why.Code
+		}
+	}
+	if len(r.Reasons) > 0 {
+		return r.Reasons[0].Code
+	}
+	return ""
 }
