@@ -19,11 +19,11 @@ MACHINES  := /test/(lab|guest|e2e)
 STATICBIN := virt-attest-hook virt-attest-sidecar virt-attest-guest virt-attest-verifierd
 CGOBIN    := virt-attest virt-attest-hostd
 
-.PHONY: help deps build test unit race lint fuzz bench e2e demo install clean
+.PHONY: help deps build test unit race lint fuzz bench e2e demo install install-guest clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 deps: ## install the Debian packages that building, testing and the lab need (root)
 	@sh test/lab/deps.sh
@@ -74,6 +74,13 @@ install: ## copy into $(DESTDIR), after `make build`
 	install -m 0644 systemd/sysusers.d/*.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/
 	install -m 0644 systemd/tmpfiles.d/*.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/
 	@for m in $(wildcard docs/man/*.[1-8]); do s=$${m##*.}; install -D -m 0644 $$m $(DESTDIR)$(PREFIX)/share/man/man$$s/$${m##*/}; done
+
+install-guest: ## copy what a VM needs into $(DESTDIR), after `make build`
+	install -d $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(UNITDIR) $(DESTDIR)$(PREFIX)/lib/udev/rules.d
+	install -m 0755 bin/virt-attest-guest $(DESTDIR)$(PREFIX)/sbin/
+	install -m 0644 systemd/virt-attest-guest.service $(DESTDIR)$(UNITDIR)/
+	install -m 0644 systemd/udev/90-virt-attest-guest.rules $(DESTDIR)$(PREFIX)/lib/udev/rules.d/
+	install -D -m 0644 docs/man/virt-attest-guest.8 $(DESTDIR)$(PREFIX)/share/man/man8/virt-attest-guest.8
 
 clean: ## remove what was built
 	rm -rf bin dist

@@ -67,13 +67,10 @@ func (v *variant) start(ctx context.Context) (time.Duration, error) {
 	return took, err
 }
 
-// added compares turn by turn, so that a busy moment is in both.
+// added compares medians: the starts took turns, so that a busy moment hits all variants alike.
 func added(base, v *variant, what string) row {
-	var more []float64
-	for i := range v.times {
-		more = append(more, (v.times[i]-base.times[i]).Seconds()*1000)
-	}
-	return row{what, "ms", median(more), startTarget, false, fmt.Sprintf("%s, %s", ms(median(base.times)), ms(median(v.times)))}
+	without, with := median(base.times), median(v.times)
+	return row{what, "ms", (with - without).Seconds() * 1000, startTarget, false, fmt.Sprintf("%s, %s", ms(without), ms(with))}
 }
 
 // memory gives the proportional set size of the sidecar of a VM that has booted.

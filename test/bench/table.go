@@ -42,6 +42,9 @@ func number(v float64) string {
 	if v >= 1e6 {
 		return fmt.Sprintf("%.2fM", v/1e6)
 	}
+	if v >= 1000 {
+		return fmt.Sprintf("%.0f", v)
+	}
 	return fmt.Sprintf("%.3g", v)
 }
 
