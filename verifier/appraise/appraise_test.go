@@ -187,6 +187,8 @@ func TestAppraise_notices_what_goes_back(t *testing.T) { // attack 44, F14
 		"the epoch, seen by the host":        {true, func(vm *box) { vm.epoch-- }, "power cycles"},
 		"PCR 10 and log, by HYPA":            {true, func(vm *box) { vm.start("boot-1") }, "went from 5 entries back to 3"},
 		"PCR 10 and log":                     {false, func(vm *box) { vm.start("boot-1") }, "went from 5 entries back to 3"},
+		"an old saved state":                 {false, func(vm *box) { vm.epoch++; vm.start("boot-1") }, "went from 5 entries back to 3"},
+		"an old saved state, by HYPA":        {true, func(vm *box) { vm.epoch++; vm.start("boot-1") }, "went from 5 entries back to 3"},
 		"PCR 10, with another boot's name":   {false, func(vm *box) { vm.start("boot-9") }, "went from 5 entries back to 3"},
 		"attack 51: PCR 10 reset in suspend": {false, func(vm *box) { vm.start("boot-1"); fill(vm, 6) }, "do not continue"},
 	} {
@@ -224,7 +226,8 @@ func TestAppraise_takes_an_honest_reboot_resume_or_power_cut_for_what_it_is(t *t
 		"reboot with the clock behind after a power cut":                              func(w *world) { w.vm.reboot("boot-2"); w.vm.clock, w.vm.unsafe = 5, true },
 		"resume from suspend, PCRs kept":                                              func(w *world) { w.vm.restart++; w.vm.ima.File("/usr/bin/cron", "cron") },
 		"suspend, then power lost (attack 51: restartCount begins a new log)":         func(w *world) { w.vm.restart++; w.vm.epoch++; w.vm.start("boot-2") },
-		"no change at all": func(*world) {},
+		"saved and restored": func(w *world) { w.vm.epoch++; w.vm.ima.File("/usr/bin/cron", "cron") },
+		"no change at all":   func(*world) {},
 	} {
 		t.Run(name, func(t *testing.T) {
 			w := newWorld(t)

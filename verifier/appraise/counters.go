@@ -3,7 +3,8 @@ package appraise
 import "fmt"
 
 // counters compares the TPM's counters and the host's epoch with the last ones, and
-// says whether the machine has booted since. It gives false if something went back.
+// says whether the machine has booted since. It gives true if something went back. A power cycle of
+// a vTPM is no boot by itself: a saved state that is restored has one, too, and its log goes on.
 func (c *check) counters() (back bool) {
 	prior := c.s.Prior
 	sameHost := prior.Host == c.host
@@ -17,10 +18,9 @@ func (c *check) counters() (back bool) {
 	}
 	switch {
 	case known:
-		c.newBoot = c.quote.ResetCount != prior.Counters.Reset || c.quote.RestartCount != prior.Counters.Restart ||
-			sameHost && c.epoch != prior.Epoch
+		c.newBoot = c.quote.ResetCount != prior.Counters.Reset || c.quote.RestartCount != prior.Counters.Restart
 	case sameHost && c.layer == LayerVM:
-		c.newBoot = c.epoch != prior.Epoch || c.ima.BootID != prior.Replay.BootID
+		c.newBoot = c.ima.BootID != prior.Replay.BootID || c.epoch != prior.Epoch && c.ima.BootID == ""
 	default:
 		c.newBoot = true
 	}
