@@ -11,6 +11,7 @@ import (
 
 	"virt-attest/guestagent/vport"
 	"virt-attest/internal/agentproto"
+	"virt-attest/internal/journal"
 	"virt-attest/internal/ptpm"
 	"virt-attest/internal/version"
 )
@@ -53,11 +54,7 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintln(stdout, "virt-attest-guest", version.Version)
 		return 0
 	}
-	level := slog.LevelInfo
-	if o.verbose {
-		level = slog.LevelDebug
-	}
-	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
+	log := journal.New(stderr, o.verbose)
 	if err := run(ctx, o, log); err != nil {
 		log.Error("stopped", "err", err)
 		return 1

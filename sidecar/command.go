@@ -5,9 +5,9 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"log/slog"
 
 	"virt-attest/attest"
+	"virt-attest/internal/journal"
 	"virt-attest/sidecar/manufacture"
 )
 
@@ -43,11 +43,12 @@ func runCommand(ctx context.Context, set *flag.FlagSet, version string, args []s
 	set.StringVar(&c.StoreDir, "store", "", "hypervisor store (default "+storeRoot+")")
 	set.StringVar(&c.QEMUUser, "qemu-user", "", "user that QEMU runs as (default libvirt-qemu or qemu)")
 	set.StringVar(&c.QEMUGroup, "qemu-group", "", "group that may connect (default libvirt-qemu, qemu or kvm)")
+	verbose := set.Bool("v", false, "tell more of what happens")
 	var err error
 	if c.UUID, err = parse(set, args); err != nil {
 		return err
 	}
-	log := slog.New(slog.NewTextHandler(set.Output(), nil)).With("vm", c.UUID.String())
+	log := journal.New(set.Output(), *verbose).With("vm", c.UUID.String())
 	return Run(ctx, c, log)
 }
 

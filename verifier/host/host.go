@@ -21,11 +21,11 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"os"
 	"sync"
 	"time"
 
 	"virt-attest/attest"
+	"virt-attest/internal/journal"
 	"virt-attest/internal/ptpm"
 	"virt-attest/internal/version"
 	"virt-attest/verifier/api"
@@ -77,7 +77,7 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if *identity {
 		return shown(showIdentity(ctx, c, stdout), stderr)
 	}
-	d := &hostd{path: *path, log: logger(stderr, *verbose)}
+	d := &hostd{path: *path, log: journal.New(stderr, *verbose)}
 	if err := d.run(ctx, c); err != nil {
 		d.log.Error("hostd ended", "error", err)
 		return exitFailed
@@ -92,21 +92,6 @@ func shown(err error, stderr io.Writer) int {
 		return exitFailed
 	}
 	return exitOK
-}
-
-// logger writes lines for people. Under systemd the journal adds the time.
-func logger(w io.Writer, verbose bool) *slog.Logger {
-	level := slog.LevelInfo
-	if verbose {
-		level = slog.LevelDebug
-	}
-	journal := os.Getenv("JOURNAL_STREAM") != ""
-	return slog.New(slog.NewTextHandler(w, &slog.HandlerOptions{Level: level, ReplaceAttr: func(groups []string, a slog.Attr) slog.Attr {
-		if journal && len(groups) == 0 && a.Key == slog.TimeKey {
-			return slog.Attr{}
-		}
-		return a
-	}}))
 }
 
 type hostd struct {

@@ -6,10 +6,10 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"log/slog"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 
+	"virt-attest/internal/journal"
 	"virt-attest/internal/version"
 )
 
@@ -27,7 +27,7 @@ func Command(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags.SetOutput(stderr)
 	path := flags.String("config", DefaultConfig, "configuration `FILE`")
 	check := flags.Bool("check", false, "check the configuration and exit")
-	debug := flags.Bool("debug", false, "log more")
+	verbose := flags.Bool("v", false, "tell more of what happens")
 	show := flags.Bool("version", false, "show the version and exit")
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
@@ -52,11 +52,7 @@ func Command(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		_, _ = fmt.Fprintln(stdout, *path+": no mistake found")
 		return exitOK
 	}
-	level := slog.LevelInfo
-	if *debug {
-		level = slog.LevelDebug
-	}
-	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
+	log := journal.New(stderr, *verbose)
 	err = Start(ctx, conf, log, func() {
 		log.Info("serving", "version", version.Version, "unix", conf.Listen.Unix, "tls", conf.Listen.TLS)
 		_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)
