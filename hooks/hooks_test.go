@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -176,6 +177,39 @@ func TestRelease_never_fails_the_operation(t *testing.T) {
 		if code := h.Run(context.Background()); code != 0 || !slices.Equal(u.calls, []string{"stop " + sidecarUnit + " " + swtpmUnit}) {
 			t.Fatalf("exit %d, calls %q", code, u.calls)
 		}
+	}
+}
+
+// systemd leaves the directory of a unit that is stopped while it waits for its next start.
+func TestRelease_leaves_no_sockets_that_nobody_serves(t *testing.T) {
+	release := func(run string, u *units) {
+		h := Hook{Args: []string{"hook", "vm", "release", "end", "-"}, Stdin: strings.NewReader(optedIn), Stderr: &bytes.Buffer{}, Units: u, run: run}
+		if code := h.Run(t.Context()); code != 0 {
+			t.Fatal(code)
+		}
+	}
+	run := t.TempDir()
+	id := strings.TrimSuffix(strings.TrimPrefix(sidecarUnit, "virt-attest-sidecar@"), ".service")
+	mine, other := filepath.Join(run, "virt-attest", id), filepath.Join(run, "virt-attest", "other")
+	for _, dir := range []string{mine, other, filepath.Join(run, "virt-attest-swtpm", id)} {
+		if err := os.MkdirAll(dir, 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := errors.Join(os.WriteFile(filepath.Join(other, "kept"), nil, 0o600), os.Symlink(other, filepath.Join(mine, "link"))); err != nil {
+		t.Fatal(err)
+	}
+	release(run, &units{err: errors.New("still running")})
+	if _, err := os.Stat(mine); err != nil {
+		t.Errorf("of a sidecar that did not stop: %v", err)
+	}
+	release(run, &units{})
+	left, err := filepath.Glob(run + "/*/*")
+	if err != nil || len(left) != 1 || left[0] != other {
+		t.Errorf("left: %q %v", left, err)
+	}
+	if _, err := os.Stat(filepath.Join(other, "kept")); err != nil {
+		t.Error(err)
 	}
 }
 

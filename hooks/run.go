@@ -2,12 +2,16 @@ package hooks
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
+	"os"
+	"path/filepath"
 	"strings"
 	"time"
 
 	"virt-attest/attest"
+	"virt-attest/internal/domainxml"
 )
 
 // SidecarUnit names the systemd unit of a VM's sidecar.
@@ -31,6 +35,7 @@ type Hook struct {
 	Units  Units
 
 	prepareDeadline, releaseDeadline time.Duration // tests only; 0: the constants
+	run                              string        // tests only; empty: /run
 }
 
 // Run does what Decide says and gives the exit status. It returns within the deadline in any
@@ -75,9 +80,27 @@ func (h *Hook) act(ctx context.Context) error {
 			return &startError{a.UUID, err}
 		}
 	case Stop:
-		return h.Units.Stop(ctx, SidecarUnit(a.UUID), SWTPMUnit(a.UUID))
+		if err := h.Units.Stop(ctx, SidecarUnit(a.UUID), SWTPMUnit(a.UUID)); err != nil {
+			return err
+		}
+		return h.sweep(a.UUID)
 	}
 	return nil
+}
+
+// sweep removes the runtime directories of units that have stopped. systemd does so itself, but (252) not for a unit
+// that is stopped while it waits to be started again: its directory would stay, with sockets that nobody serves.
+func (h *Hook) sweep(uuid attest.UUID) error {
+	run := h.run
+	if run == "" {
+		run = filepath.Dir(domainxml.RuntimeDir)
+	}
+	var errs []error
+	for _, dir := range []string{"virt-attest", "virt-attest-swtpm"} {
+		// It does not follow links: the directory belongs to another user.
+		errs = append(errs, os.RemoveAll(filepath.Join(run, dir, uuid.String())))
+	}
+	return errors.Join(errs...)
 }
 
 func (h *Hook) operation() string {

@@ -2,6 +2,7 @@ package domains_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"log/slog"
 	"net"
@@ -149,6 +150,16 @@ func TestWatchSidecars_sees_them_come_and_go(t *testing.T) {
 		t.Fatal(err)
 	}
 	expect("one gone", b)
+	dead, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, a.String(), "sidecar.sock"), Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect("one is back", a, b)
+	dead.SetUnlinkOnClose(false)
+	if err := errors.Join(dead.Close(), os.WriteFile(filepath.Join(dir, a.String(), "event"), nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	expect("one whose socket nobody serves any more", b)
 	if err := os.RemoveAll(dir); err != nil {
 		t.Fatal(err)
 	}
