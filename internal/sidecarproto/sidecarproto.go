@@ -43,14 +43,13 @@ type Info struct {
 	Version   string      `cbor:"2,keyasint"`
 	Epoch     uint64      `cbor:"3,keyasint"` // power-ons of the vTPM, kept in the store
 	VTPM      VTPMState   `cbor:"4,keyasint"`
-	SWTPM     string      `cbor:"5,keyasint"` // swtpm's version
-	Agent     bool        `cbor:"6,keyasint"` // QEMU holds the agent channel open and the agent spoke
-	Restarts  uint64      `cbor:"7,keyasint"` // of the sidecar since the VM started
-	Commands  uint64      `cbor:"8,keyasint"` // TPM commands of the guest
-	Refused   uint64      `cbor:"9,keyasint"` // TPM frames of the guest that were answered here
-	Quotes    uint64      `cbor:"10,keyasint"`
-	StoreHead []byte      `cbor:"11,keyasint"` // chain value of the store's last record, 32 bytes
-	StoreSeq  uint64      `cbor:"12,keyasint"` // its sequence number
+	Agent     bool        `cbor:"5,keyasint"` // QEMU holds the agent channel open and the agent spoke
+	Restarts  uint64      `cbor:"6,keyasint"` // of the sidecar since the VM started
+	Commands  uint64      `cbor:"7,keyasint"` // TPM commands of the guest
+	Refused   uint64      `cbor:"8,keyasint"` // TPM frames of the guest that were answered here
+	Quotes    uint64      `cbor:"9,keyasint"`
+	StoreHead []byte      `cbor:"10,keyasint"` // chain value of the store's last record, 32 bytes
+	StoreSeq  uint64      `cbor:"11,keyasint"` // its sequence number
 }
 
 // EK is the vTPM's endorsement key, read by the sidecar itself.

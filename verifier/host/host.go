@@ -180,7 +180,7 @@ func assemble(c *config.Config, notify *notifier, log *slog.Logger) *parts {
 	}
 	own := &machine.Host{
 		TPM: p.tpm, IMA: machine.NewIMALog(c.Logs.IMA, c.Logs.BootID), Boot: c.Logs.Boot, Log: log,
-		Software: func() []attest.Software { return software(p.set, vms) },
+		Software: p.set.Software,
 	}
 	p.engine = round.New(own, vms, p.set, log)
 	p.uplink = &uplink.Uplink{
@@ -208,14 +208,6 @@ func dialer(dir string) func(context.Context, attest.UUID) (evidence.Sidecar, er
 		}
 		return c, nil
 	}
-}
-
-func software(set *domains.Set, vms *evidence.Collector) []attest.Software {
-	out := set.Software()
-	if v := vms.SWTPM(); v != "" {
-		out = append(out, attest.Software{Name: "swtpm", Version: v})
-	}
-	return out
 }
 
 // group runs parts of which the first one to fail ends all.

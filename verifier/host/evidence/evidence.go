@@ -43,7 +43,6 @@ type Collector struct {
 
 	mu    sync.Mutex
 	known map[attest.UUID]identity
-	swtpm string
 }
 
 // identity is what does not change while a vTPM stays powered on.
@@ -168,7 +167,6 @@ func (a *Answer) connect(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	a.c.noteSWTPM(info.SWTPM)
 	a.VM.Epoch = info.Epoch
 	if info.VTPM != sidecarproto.VTPMRunning && info.VTPM != sidecarproto.VTPMDown {
 		return fmt.Errorf("its vTPM is not running (%s)", attest.Clean(string(info.VTPM)))
@@ -210,17 +208,4 @@ func (c *Collector) remember(id attest.UUID, v identity) {
 	if v.ek != nil {
 		c.known[id] = v
 	}
-}
-
-func (c *Collector) noteSWTPM(v string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.swtpm = attest.Clean(v)
-}
-
-// SWTPM is the version of swtpm that a sidecar last reported, empty if none did.
-func (c *Collector) SWTPM() string {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.swtpm
 }
