@@ -146,6 +146,18 @@ func (b *bench) trusted(vms ...scenario.VM) {
 	}
 }
 
+// soonIs waits for a verdict about what has only just come up.
+func (b *bench) soonIs(d time.Duration, v scenario.VM, state appraise.State, code appraise.Code) {
+	b.Helper()
+	b.soon(d, func() error {
+		r, err := b.attest(b.Good, v.Name, "--timeout", "10s")
+		if err == nil {
+			_, err = scenario.Demand(r, v, state, code)
+		}
+		return err
+	})
+}
+
 // soonTrusted waits for what starts again by itself.
 func (b *bench) soonTrusted(d time.Duration, vms ...scenario.VM) {
 	b.Helper()

@@ -5,7 +5,6 @@ import (
 	"strings"
 	"time"
 
-	"virt-attest/test/scenario"
 	"virt-attest/verifier/appraise"
 )
 
@@ -164,12 +163,7 @@ func oldState(b *bench) {
 	b.trusted(two)
 	b.virsh("destroy", two.Name)
 	b.virsh("restore", savedState+".copy")
-	b.soon(20*time.Second, func() error { // the agent's channel comes up again
-		if res := b.judged(two); res.State != appraise.Rollback {
-			return fmt.Errorf("an old state that was brought back is %s", res.State)
-		}
-		return nil
-	})
+	b.soonIs(20*time.Second, two, appraise.Rollback, appraise.CodeRollback)
 	b.want(two, appraise.Rollback, appraise.CodeRollback) // and stays so
 	b.virsh("destroy", two.Name)
 	b.virsh("start", two.Name)
@@ -187,10 +181,7 @@ func storeTruncated(b *bench) { b.recovered(b.damaged(`: > "$f"`)) }
 // storeDeleted loses the count of power cycles, too: whoever deletes the store cannot hide that.
 func storeDeleted(b *bench) {
 	b.damaged(`rm "$f"`)
-	b.soon(20*time.Second, func() error {
-		_, err := scenario.DemandResult(two.Name, b.judged(two), appraise.Rollback, appraise.CodeRollback)
-		return err
-	})
+	b.soonIs(20*time.Second, two, appraise.Rollback, appraise.CodeRollback)
 	b.check(b.api().DeleteVM(b.ctx, two.UUID)) // the operator knows why
 	b.soonTrusted(20*time.Second, two)
 }
