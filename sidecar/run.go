@@ -33,15 +33,20 @@ func Run(ctx context.Context, c Config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	j, err := openJournal(store, in, log)
+	j, left, fresh, err := openJournal(in, log)
 	if err != nil {
 		return err
 	}
 	book := openLedger(c, log)
 	defer book.Close()
-	p, err := proxy.New(proxy.Config{Journal: j, Store: store, Ledger: book, SWTPM: c.SWTPM, Log: log, Point: c.point}, in)
+	p, err := proxy.New(proxy.Config{Journal: j, Left: left, Store: store, Ledger: book, SWTPM: c.SWTPM, Log: log, Point: c.point}, in)
 	if err != nil {
 		return err
+	}
+	if fresh { // not before it says what is to be ended
+		if err := store.Replace(proxy.NameJournal, j.FD(), storeTime); err != nil {
+			return err
+		}
 	}
 	s, err := openSockets(c, in, store)
 	if err != nil {
@@ -67,24 +72,31 @@ func openSockets(c Config, in fdstore.Inherited, store *fdstore.Store) (s socket
 	return s, nil
 }
 
-// openJournal maps the journal that was left, or makes one and stores it. One that cannot be
-// read belongs to another version: the commands that were under way are then lost, the connections are not.
-func openJournal(store *fdstore.Store, in fdstore.Inherited, log *slog.Logger) (*journal.Journal, error) {
+// openJournal maps the journal that was left, or makes one, which is to be stored yet (fresh). In the place of one of another
+// version a new one knows the same about vTPM and QEMU, and left tells what is to be ended. Of what
+// is no journal at all nobody knows what it had under way, so QEMU's connections end.
+func openJournal(in fdstore.Inherited, log *slog.Logger) (j *journal.Journal, left journal.Left, fresh bool, err error) {
 	if fd := in.Take(proxy.NameJournal); fd >= 0 {
-		j, err := journal.Open(fd)
-		if err == nil {
-			return j, nil
+		if j, err = journal.Open(fd); err == nil {
+			return j, left, false, nil
 		}
-		log.Error("the journal of the process before this one is of no use", "error", err)
+		log.Warn("the process before this one was of another version", "error", err)
+		j, left, err = journal.Succeed(fd)
+		unix.Close(fd)
+		if err != nil {
+			log.Error("its journal is of no use: the guest's TPM fails until the VM is started again", "error", err)
+			left = journal.Left{Guest: journal.Break, Control: journal.Break, SWTPM: true}
+		}
 	}
-	j, err := journal.Create()
-	if err != nil {
-		return nil, err
+	if j == nil {
+		if j, err = journal.Create(); err != nil {
+			return nil, left, false, err
+		}
 	}
 	if !j.Locked {
 		log.Warn("the journal is not locked into memory (LimitMEMLOCK=)")
 	}
-	return j, store.Replace(proxy.NameJournal, j.FD(), storeTime)
+	return j, left, true, nil
 }
 
 // parts are the tasks of a running sidecar; the first that fails ends all.

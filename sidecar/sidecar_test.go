@@ -144,16 +144,19 @@ func TestSidecar_without_swtpm_is_never_ready(t *testing.T) {
 	}
 }
 
-func TestSidecar_with_a_journal_of_another_version_starts_with_a_new_one(t *testing.T) {
+func TestSidecar_with_what_is_no_journal_starts_with_a_new_one(t *testing.T) {
 	fd, err := unix.MemfdCreate("other", unix.MFD_CLOEXEC)
 	if err != nil {
 		t.Fatal(err)
 	}
-	j, err := openJournal(fdstore.New(""), fdstore.Inherited{proxy.NameJournal: {fd}}, slog.New(slog.DiscardHandler))
+	j, left, _, err := openJournal(fdstore.Inherited{proxy.NameJournal: {fd}}, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
 	defer j.Close()
+	if left.Guest != journal.Break || left.Control != journal.Break {
+		t.Errorf("%+v: QEMU would wait for ever for what was under way", left)
+	}
 	again, err := journal.Open(must(unix.FcntlInt(uintptr(j.FD()), unix.F_DUPFD_CLOEXEC, 0)))
 	if err != nil {
 		t.Fatal(err)

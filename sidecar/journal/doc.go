@@ -21,6 +21,7 @@
 // is set to zero before the step that uses it is entered, and everything that a step needs is stored
 // before the step is. There is no recovery as such: a new process goes on with the step that it finds.
 //
-// Byte layout: see layout.go. The memory is only ever read by the same version of the layout; a
-// journal of another version is refused by Open.
+// Byte layout: see layout.go. Open takes the same version of the layout only. Of another one Succeed takes over
+// what is known of vTPM and QEMU, and tells whether something was under way: each
+// journal begins with an outline that says where that stands.
 package journal

@@ -35,18 +35,19 @@ func Create() (*Journal, error) {
 	}
 	j, err := mapped(fd)
 	if err != nil {
+		unix.Close(fd)
 		return nil, err
 	}
+	j.h.outline = thisOutline()
 	j.h.state.Buffer.Store(maxBuffer)
 	j.h.magic = magic
 	return j, nil
 }
 
-// Open maps the journal of a process that is gone. It takes fd over, also where it fails.
+// Open maps the journal of a process that is gone. It takes fd over where it succeeds.
 func Open(fd int) (*Journal, error) {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil || st.Size != totalSize {
-		unix.Close(fd)
 		return nil, fmt.Errorf("journal: not a journal of this version (%d bytes)", st.Size)
 	}
 	j, err := mapped(fd)
@@ -54,7 +55,7 @@ func Open(fd int) (*Journal, error) {
 		return nil, err
 	}
 	if got := j.h.magic; got != magic {
-		j.Close()
+		unix.Munmap(j.mem)
 		return nil, fmt.Errorf("journal: version %#x, this program has %#x", got, uint64(magic))
 	}
 	return j, nil
@@ -63,7 +64,6 @@ func Open(fd int) (*Journal, error) {
 func mapped(fd int) (*Journal, error) {
 	mem, err := unix.Mmap(fd, 0, totalSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
 	if err != nil {
-		unix.Close(fd)
 		return nil, fmt.Errorf("journal: %w", err)
 	}
 	h := (*header)(unsafe.Pointer(unsafe.SliceData(mem))) //nolint:gosec // mem is page-aligned and larger than a header

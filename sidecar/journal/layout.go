@@ -11,7 +11,7 @@ import (
 )
 
 // Version is the version of the layout, stored as the journal's last byte of magic.
-const Version = 1
+const Version = 2
 
 const magic = 0x7661_6a6f_7572_6e00 | Version
 
@@ -34,12 +34,54 @@ const (
 
 // header is the first page. Everything in it is a fixed size and naturally aligned.
 type header struct {
-	magic  uint64
-	state  State
-	guest  Slot
-	own    Slot
-	ctrl   Slot
-	intent Intent
+	magic   uint64
+	outline outline
+	state   State
+	guest   Slot
+	own     Slot
+	ctrl    Slot
+	intent  Intent
+}
+
+// outline is what a program with another layout has to know (Succeed). From version 2 on it lies behind
+// magic in every layout. Offsets count from the journal's beginning.
+type outline struct {
+	state, stateSize uint16 // State: a later version may lengthen it, and changes nothing in it
+	_                uint32
+	guest, own, ctrl slotOutline
+}
+
+// slotOutline tells of a slot. Step 0 is always the one in which nothing is under way but what has been taken.
+type slotOutline struct {
+	step, size, seq uint16 // of the words of these names
+	take, reply     uint16 // of the counts of these transfers
+	replying        uint16 // the step in which the answer is delivered
+	request         uint32 // of what was taken
+}
+
+// Steps that another layout's program has to know.
+const (
+	GuestReplying   uint32 = 4
+	ControlReplying uint32 = 5
+)
+
+func thisOutline() outline {
+	var h header
+	slot := func(at uintptr, replying uint32, request int) slotOutline {
+		var s Slot
+		count := unsafe.Offsetof(s.Take.count)
+		return slotOutline{
+			step: uint16(at + unsafe.Offsetof(s.Step)), size: uint16(at + unsafe.Offsetof(s.Size)), seq: uint16(at + unsafe.Offsetof(s.Seq)),
+			take: uint16(at + unsafe.Offsetof(s.Take) + count), reply: uint16(at + unsafe.Offsetof(s.Reply) + count),
+			replying: uint16(replying), request: uint32(request),
+		}
+	}
+	return outline{
+		state: uint16(unsafe.Offsetof(h.state)), stateSize: uint16(unsafe.Sizeof(h.state)),
+		guest: slot(unsafe.Offsetof(h.guest), GuestReplying, offGuestCommand),
+		own:   slot(unsafe.Offsetof(h.own), 0, offOwnCommand),
+		ctrl:  slot(unsafe.Offsetof(h.ctrl), ControlReplying, offCtrlRequest),
+	}
 }
 
 // Slot is one exchange. Which step means what is the owner's.

@@ -19,7 +19,7 @@ const (
 	ctrlSending
 	ctrlAwaiting
 	ctrlApplying
-	ctrlReplying
+	ctrlReplying = journal.ControlReplying
 )
 
 // control moves QEMU's control commands: the loop's own state.

@@ -22,13 +22,14 @@ type Ledger interface {
 	Quote(ledger.Quote) error
 }
 
-// Config is what a Proxy needs. All fields but Hang and Point must be set.
+// Config is what a Proxy needs. All fields but Left, Hang and Point must be set.
 type Config struct {
 	Journal *journal.Journal
 	Store   *fdstore.Store
 	Ledger  Ledger
 	SWTPM   string // path of swtpm's control socket
 	Log     *slog.Logger
+	Left    journal.Left      // what a journal of another layout, which Journal stands for, had under way
 	Hang    time.Duration     // after which a swtpm that does not answer is given up; 0: a minute
 	Point   func(name string) // called between any two effects; tests kill the process there
 }
@@ -97,6 +98,7 @@ func New(c Config, in fdstore.Inherited) (*Proxy, error) {
 	}
 	p.pump.init(p, in.Take(NameQEMUData))
 	p.control.init(p, in.Take(NameQEMUControl))
+	p.succeed()
 	p.resume()
 	return p, nil
 }
@@ -124,6 +126,9 @@ func (p *Proxy) resume() {
 // it does not within attachTime, and at once where a QEMU is connected already, whatever
 // swtpm does. Run leaves descriptors and journal as they are: a successor goes on with them.
 func (p *Proxy) Run(ctx context.Context, ready func(error)) {
+	if p.Left.SWTPM {
+		p.control.renew()
+	}
 	var wg sync.WaitGroup
 	wg.Go(p.pump.run)
 	wg.Go(func() { p.control.run(ready) })

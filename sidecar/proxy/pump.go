@@ -18,7 +18,7 @@ const (
 	guestSending
 	guestAwaiting
 	guestRecording
-	guestReplying
+	guestReplying = journal.GuestReplying
 )
 
 // pump moves the guest's TPM commands: the loop's own state.

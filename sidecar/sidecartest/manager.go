@@ -171,6 +171,19 @@ func (m *Manager) Kept() (names []string) {
 	return names
 }
 
+// FD gives the newest descriptor of that name in the store, which stays the Manager's, or -1.
+func (m *Manager) FD(name string) int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	fd := -1
+	for _, k := range m.kept {
+		if k.name == name {
+			fd = k.fd
+		}
+	}
+	return fd
+}
+
 // Starts tells how often the process was started.
 func (m *Manager) Starts() int {
 	m.mu.Lock()

@@ -7,6 +7,8 @@ import (
 	"path/filepath"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // SWTPM is a running swtpm.
@@ -49,6 +51,16 @@ func (s *SWTPM) Start(t testing.TB) {
 
 // PID is the process's number.
 func (s *SWTPM) PID() int { return s.cmd.Process.Pid }
+
+// Signal gives a function that sends it a signal.
+func (s *SWTPM) Signal(sig unix.Signal) func(testing.TB) {
+	return func(t testing.TB) {
+		t.Helper()
+		if err := unix.Kill(s.PID(), sig); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
 
 // Kill ends it by SIGKILL.
 func (s *SWTPM) Kill() {
