@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"encoding/json"
 	"fmt"
 	"os"
@@ -9,6 +10,7 @@ import (
 	"time"
 	"unicode"
 
+	"virt-attest/attest"
 	"virt-attest/verifier/appraise"
 )
 
@@ -108,8 +110,11 @@ func (a *app) reasons(r appraise.Result, limit int) {
 }
 
 func label(r appraise.Result) string {
-	if r.Name != "" {
+	switch {
+	case r.Name != "":
 		return r.Name
+	case r.UUID == (attest.UUID{}):
+		return cmp.Or(r.Host, "host") // saved evidence does not tell a host's name
 	}
 	return r.UUID.String()
 }
