@@ -62,6 +62,7 @@ const (
 	CodeBootLog          Code = "boot-log"           // the TCG event log does not explain the quoted PCRs
 	CodeNoReference      Code = "no-reference"       // no reference values are assigned
 	CodeExpired          Code = "expired"            // the answer came too late, or the verdict is old
+	CodeNeverAttested    Code = "never-attested"     // nobody has asked yet
 	CodeRollback         Code = "rollback"           // TPM counters or the log went back
 	CodeHostNotTrusted   Code = "host-not-trusted"   // a VM is never better than its host
 	CodeUnapproved       Code = "unapproved"         // an operator has to approve this machine's identity
@@ -92,7 +93,7 @@ type Result struct {
 	State   State         `json:"state"`
 	Reasons []Reason      `json:"reasons"`         // empty exactly when Trusted
 	Notes   []Reason      `json:"notes,omitempty"` // worth knowing, without weight: what was excluded, log entries after the quote
-	Scheme  attest.Scheme `json:"scheme"`
+	Scheme  attest.Scheme `json:"scheme,omitzero"`
 	Time    time.Time     `json:"time"`
 	Expires time.Time     `json:"expires"`
 	Report  string        `json:"report"` // ID of the report with the evidence: the nonce in hexadecimal

@@ -50,11 +50,11 @@ func (e *Engine) current(ctx context.Context, now time.Time) (map[place]appraise
 
 // pending is the result of a machine that was never attested.
 func pending(id attest.UUID, name, host string, why appraise.Reason) appraise.Result {
-	return appraise.Result{UUID: id, Name: name, Host: host, State: appraise.Pending, Scheme: attest.SchemeHost, Reasons: []appraise.Reason{why}}
+	return appraise.Result{UUID: id, Name: name, Host: host, State: appraise.Pending, Reasons: []appraise.Reason{why}}
 }
 
 func never() appraise.Reason {
-	return appraise.Reason{Code: appraise.CodeExpired, Layer: appraise.LayerVerifier, Text: "never attested", Hint: "Attest the machine."}
+	return appraise.Reason{Code: appraise.CodeNeverAttested, Layer: appraise.LayerVerifier, Text: "never attested", Hint: "Attest the machine."}
 }
 
 // Hosts lists the hosts.
