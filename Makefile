@@ -12,6 +12,7 @@ GOBUILD   := $(GO) build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)'
 STATIC    := CGO_ENABLED=0 $(GOBUILD)
 GOLANGCI  := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 FUZZTIME  ?= 20s
+STRESSTIME ?= 15m
 
 # Packages whose tests start VMs and container hosts: one at a time, after all others.
 MACHINES  := /test/(lab|guest|e2e)
@@ -19,7 +20,7 @@ MACHINES  := /test/(lab|guest|e2e)
 STATICBIN := virt-attest-hook virt-attest-sidecar virt-attest-guest virt-attest-verifierd
 CGOBIN    := virt-attest virt-attest-hostd
 
-.PHONY: help deps build test unit race lint fuzz bench e2e demo install install-guest clean
+.PHONY: help deps build test unit race lint fuzz bench e2e stress demo install install-guest clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -58,6 +59,9 @@ fuzz: ## each fuzz target for FUZZTIME
 
 bench: deps build ## every target with what is measured, and the paper's evaluation (root)
 	$(GO) run -tags $(TAGS) ./test/bench
+
+stress: deps build ## VMs through random operations for STRESSTIME, sidecars killed meanwhile (root)
+	$(GO) run -tags $(TAGS) ./test/stress -for $(STRESSTIME)
 
 demo: deps build ## the schemes, the attacks and the faults on real hosts and VMs (root)
 	$(GO) run -tags $(TAGS) ./test/demo
