@@ -239,6 +239,18 @@ func TestAppraise_takes_an_honest_reboot_resume_or_power_cut_for_what_it_is(t *t
 	}
 }
 
+// An agent that is asked to go on beyond the end of its list sends the end's number and no entry.
+func TestAppraise_finds_an_old_state_whose_log_ends_before_what_was_proven(t *testing.T) {
+	w := newWorld(t)
+	w.vm.ima.File("/usr/bin/cron", "cron")
+	w.expect(trusted)
+	w.vm.epoch++
+	w.vm.start("boot-1")
+	w.change = func(in *appraise.Input) { in.Evidence.VMs[0].IMA = attest.LogSegment{BootID: "boot-1", From: 3} }
+	w.expect(untrusted, appraise.CodeIMAMissing)
+	w.expect(rollback, appraise.CodeRollback)
+}
+
 func TestAppraise_leaves_rollback_after_a_later_boot(t *testing.T) {
 	w := newWorld(t)
 	w.expect(trusted)

@@ -51,6 +51,9 @@ func (c *check) withoutLog(back bool) {
 	} else if !back {
 		c.note(Reason{Code: CodeIMAMissing, Text: "appraised without an IMA log, by its PCRs alone: what ran after the boot is unknown"})
 	}
+	if prior := c.s.Prior.Replay; prior.Count > 0 && c.ima.BootID == prior.BootID && c.ima.From < prior.Count {
+		c.next.Resync = true // its list ends before what was proven: the whole one shows whether it went back
+	}
 	if c.newBoot && !back {
 		c.next.Replay, c.next.Findings, c.next.More, c.next.Excluded, c.next.RIMs = measurement.State{}, nil, 0, nil, nil
 		return
