@@ -289,6 +289,11 @@ func TestLogs_come_from_where_the_Verifier_knows_them(t *testing.T) {
 			t.Errorf("%v: increment: %d entries from %d", s, vm.IMA.Count, vm.IMA.From)
 		}
 		ch = h.Challenge(t, s)
+		ch.Resume = []attest.Resume{{Machine: vms[0].UUID, BootID: "boot-1", Count: 1510}} // before an earlier state was brought back
+		if vm, _ = ask(t, h, ch, vms); vm.IMA.From != 0 || vm.IMA.Count != 1500 || !bytes.Equal(vm.IMA.Data, list) {
+			t.Errorf("%v: shorter than known: %d entries from %d", s, vm.IMA.Count, vm.IMA.From)
+		}
+		ch = h.Challenge(t, s)
 		ch.Resume = []attest.Resume{{Machine: vms[0].UUID, BootID: "boot-0", Count: 1490}}
 		if vm, _ = ask(t, h, ch, vms); vm.IMA.From != 0 || vm.IMA.Count != 1500 {
 			t.Errorf("%v: another boot: %d entries from %d", s, vm.IMA.Count, vm.IMA.From)

@@ -27,6 +27,10 @@ func (a *Answer) imaLog(ctx context.Context) {
 	for more, first := true, true; more; first = false {
 		var k agentproto.LogChunk
 		err := a.piece(ctx, agentproto.OpIMA, agentproto.Log{BootID: seg.BootID, From: seg.From + seg.Count}, &k)
+		if err == nil && first && endsBefore(&seg, &k) {
+			seg.From, seg.TemplateHash = 0, k.TemplateHash
+			continue
+		}
 		if err == nil {
 			err = appendIMA(&seg, &k, first, a.logMax)
 		}
@@ -40,6 +44,12 @@ func (a *Answer) imaLog(ctx context.Context) {
 		a.VM.IMA = seg
 	}
 	a.step("the VM's IMA log came", "from", seg.From, "entries", seg.Count, "bytes", len(seg.Data))
+}
+
+// endsBefore says that the guest's list is shorter than the Verifier knows it, in the same boot: an earlier state of
+// the VM was brought back, which the whole list shows.
+func endsBefore(seg *attest.LogSegment, k *agentproto.LogChunk) bool {
+	return k.BootID == seg.BootID && k.From > 0 && k.From < seg.From && k.Count == 0 && k.TemplateHash.Size() != 0
 }
 
 var errChunk = errors.New("the guest agent sent a piece that does not fit")

@@ -303,7 +303,8 @@ func (v *VM) ima(payload []byte) ([]byte, error) {
 	if l.BootID == k.BootID {
 		k.From = l.From
 	}
-	for i := uint64(0); len(list) > 0; i++ {
+	i := uint64(0)
+	for ; len(list) > 0; i++ {
 		n, err := measurement.NextEntry(list, 20)
 		if err != nil {
 			return nil, err
@@ -316,6 +317,9 @@ func (v *VM) ima(payload []byte) ([]byte, error) {
 			k.Count++
 		}
 		list = list[n:]
+	}
+	if !k.More {
+		k.From = min(k.From, i) // beyond the end there is nothing
 	}
 	return channel.Encode(k)
 }
