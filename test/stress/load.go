@@ -152,7 +152,7 @@ func (v *vm) look(text string) {
 	}
 }
 
-var number = regexp.MustCompile(`(?:error ?\(|result: )(\d+)`)
+var number = regexp.MustCompile(`(?:error ?\(|result: |error )(0x[0-9a-f]+|\d+)`)
 
 // qemusOwn tells an error that is no response at all but the guest's own command, read back: a command
 // code stands where the response code should be. QEMU's tpm-crb saves its buffer with the RAM and waits for the command
@@ -163,7 +163,7 @@ func qemusOwn(line string) bool {
 	if m == nil {
 		return false
 	}
-	n, err := strconv.Atoi(m[1])
+	n, err := strconv.ParseInt(m[1], 0, 32)
 	return err == nil && n >= firstCode && n <= lastCode
 }
 
