@@ -128,6 +128,7 @@ type HostHello struct {
 	AK       []byte            `cbor:"4,keyasint"`
 	Software []attest.Software `cbor:"5,keyasint,omitempty"`
 	VMs      []HostVM          `cbor:"6,keyasint,omitempty"` // that run there now
+	Instance []byte            `cbor:"7,keyasint,omitempty"` // random, of this run of hostd: challenges that an earlier run took come again
 }
 
 // HostVM names a VM that runs on a host.

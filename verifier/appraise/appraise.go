@@ -42,7 +42,7 @@ func appraiseVM(in *Input, vm link.VMLink, host Result) Outcome {
 		c.reasons = append(c.reasons, hostReason(host))
 	}
 	if err := vm.Err(); err != nil {
-		c.unlinked(vm, err)
+		c.unlinked(vm, err, ev.Problem)
 		return c.outcome(in, vm.UUID).describe(vm, ev)
 	}
 	c.ak, c.quote, c.banks, c.ima, c.bootLog = vm.AKName, vm.Quote, vm.Banks, ev.IMA, ev.BootLog
@@ -52,13 +52,18 @@ func appraiseVM(in *Input, vm link.VMLink, host Result) Outcome {
 
 // unlinked records why a VM is not shown to run here. What is known to have run in this boot
 // still counts, where the host signed that it is the same.
-func (c *check) unlinked(vm link.VMLink, err error) {
+// problem is the host's own word about it, which nothing proves.
+func (c *check) unlinked(vm link.VMLink, err error, problem string) {
 	layer := LayerLink
 	if vm.LinkErr == nil {
 		layer = LayerVM
 	}
 	if !errors.Is(err, &link.Error{Kind: link.KindHost}) { // hostReason has said it
-		c.reasons = append(c.reasons, ReasonOf(err, layer))
+		r := ReasonOf(err, layer)
+		if problem != "" {
+			r.Text += "; the host says: " + attest.Clean(problem)
+		}
+		c.reasons = append(c.reasons, r)
 	}
 	if vm.Epoch != 0 && vm.Epoch == c.s.Prior.Epoch && c.host == c.s.Prior.Host {
 		c.rejudge()

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -19,7 +20,7 @@ func (e *Engine) Attest(ctx context.Context, r *api.AttestRequest) (*api.Report,
 	if err != nil {
 		return nil, err
 	}
-	host, vms, err := e.resolve(ctx, r)
+	host, vms, err := e.find(ctx, r)
 	if err != nil {
 		return nil, err
 	}
@@ -115,6 +116,22 @@ func (e *Engine) session(n attest.Nonce) *session {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return e.sessions[n]
+}
+
+// find is resolve, but gives a VM that was started this moment the time to be told of: its host's next
+// word may be a second away.
+func (e *Engine) find(ctx context.Context, r *api.AttestRequest) (*store.Host, []attest.UUID, error) {
+	for end := time.Now().Add(tellTime); ; {
+		host, vms, err := e.resolve(ctx, r)
+		if !errors.Is(err, ErrNotFound) || len(r.VMs) == 0 || time.Now().After(end) {
+			return host, vms, err
+		}
+		select {
+		case <-time.After(tellEvery):
+		case <-ctx.Done():
+			return nil, nil, ctx.Err()
+		}
+	}
 }
 
 // resolve finds the host and the VMs that a request is about.

@@ -56,6 +56,7 @@ func (e *Engine) Hello(ctx context.Context, client Client, h *api.HostHello) (*a
 		return nil, fromStore(err, "host "+id)
 	}
 	if err == nil && bytes.Equal(known.AKName, ak.Name()) && known.Client == string(client) {
+		e.presence(id).arrived(string(h.Instance))
 		return &api.HostWelcome{ID: id}, e.welcome(ctx, host, vms)
 	}
 	return e.challengeKey(client, host, vms, now)
@@ -63,7 +64,7 @@ func (e *Engine) Hello(ctx context.Context, client Client, h *api.HostHello) (*a
 
 // checkHello holds a HostHello to its bounds and its AK to what a quote needs.
 func checkHello(h *api.HostHello) (*quote.AK, error) {
-	if len(h.EK) == 0 || len(h.EK) > attest.MaxPublic || len(h.EKCert) > attest.MaxCert || len(h.VMs) > api.MaxHostVMs || len(h.Software) > 32 {
+	if len(h.EK) == 0 || len(h.EK) > attest.MaxPublic || len(h.EKCert) > attest.MaxCert || len(h.VMs) > api.MaxHostVMs || len(h.Instance) > 64 || len(h.Software) > 32 {
 		return nil, said(ErrInvalid, "the introduction is over its limits")
 	}
 	if err := checkName(h.Name); err != nil || h.Name == "" {

@@ -29,6 +29,7 @@ func (e *Engine) Evidence(ctx context.Context, client Client, encoded []byte) (*
 	if _, err := e.store.TakeChallenge(context.WithoutCancel(ctx), ev.Challenge.Nonce, ev.Host.ID, time.Now()); err != nil {
 		return nil, fromStore(err, "challenge")
 	}
+	s.answered.Store(true)
 	e.presence(s.host.ID).seen(time.Now())
 	reply := make(chan *api.EvidenceReply, 1)
 	select {

@@ -8,6 +8,8 @@ const (
 	minTimeout     = time.Second      // of an attestation
 	offlineGrace   = 10 * time.Second // for a host that is not connected to come back
 	onlineFor      = 75 * time.Second // after a host's last call it counts as connected
+	tellTime       = 2 * time.Second  // for a host to tell of a VM that was started this moment
+	tellEvery      = 200 * time.Millisecond
 	helloFor       = 5 * time.Minute  // that an enrolment may take
 	maxHellos      = 4096             // enrolments under way
 	maxSessions    = 4096             // challenges under way

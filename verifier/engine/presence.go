@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -16,6 +17,9 @@ type presence struct {
 	wake    chan struct{} // closed and replaced when something comes in
 	last    time.Time
 	polls   int // under way
+
+	instance string     // of the hostd that is there
+	taken    []*session // by it, and not answered as far as is known
 }
 
 // presence finds or makes the host's.
@@ -43,13 +47,35 @@ func (p *presence) online(now time.Time) bool {
 	return p.polls > 0 || now.Sub(p.last) < onlineFor
 }
 
+// arrived notes which run of hostd is there. What an earlier one took and did not answer comes again.
+func (p *presence) arrived(instance string) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if instance == "" || instance == p.instance {
+		return
+	}
+	p.instance = instance
+	for _, s := range p.taken {
+		if !s.ended() && !s.answered.Load() {
+			p.waiting = append(p.waiting, s)
+		}
+	}
+	p.taken = nil
+	p.alert()
+}
+
+// alert wakes the polls; p.mu is held.
+func (p *presence) alert() {
+	close(p.wake)
+	p.wake = make(chan struct{})
+}
+
 // put hands a session to the next poll and wakes the one that waits.
 func (p *presence) put(s *session) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	p.waiting = append(p.waiting, s)
-	close(p.wake)
-	p.wake = make(chan struct{})
+	p.alert()
 }
 
 // take gives up to api.MaxPoll sessions that have not ended, or the channel that tells when to look again.
@@ -64,6 +90,7 @@ func (p *presence) take() ([]*session, <-chan struct{}) {
 			out = append(out, s)
 		}
 	}
+	p.taken = slices.DeleteFunc(append(p.taken, out...), func(s *session) bool { return s.ended() || s.answered.Load() })
 	return out, p.wake
 }
 

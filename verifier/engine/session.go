@@ -37,6 +37,7 @@ type session struct {
 	report *api.Report
 
 	delivered atomic.Bool // a poll has taken the challenge
+	answered  atomic.Bool // its nonce is spent
 
 	mu    sync.Mutex
 	steps []api.Step

@@ -10,6 +10,7 @@ package uplink
 
 import (
 	"context"
+	cryptorand "crypto/rand"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -58,6 +59,8 @@ type Uplink struct {
 	Log     *slog.Logger
 	State   func(string) // told in a few words how it goes; may be nil
 
+	instance [16]byte // random, of this Run
+
 	mu      sync.Mutex
 	current Verifier
 	again   atomic.Bool
@@ -70,6 +73,7 @@ func (u *Uplink) Reconnect() { u.again.Store(true) }
 
 // Run serves until ctx ends, and returns when the last answer is done with.
 func (u *Uplink) Run(ctx context.Context) error {
+	_, _ = cryptorand.Read(u.instance[:]) // never fails
 	var answers sync.WaitGroup
 	defer answers.Wait()
 	retry := firstRetry
@@ -183,7 +187,7 @@ func (u *Uplink) hello(ctx context.Context, v Verifier) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	h := api.HostHello{Name: u.Name, EK: id.EK, EKCert: id.EKCert, AK: id.AK, Software: u.Host.Versions()}
+	h := api.HostHello{Name: u.Name, EK: id.EK, EKCert: id.EKCert, AK: id.AK, Software: u.Host.Versions(), Instance: u.instance[:]}
 	for _, d := range u.Domains.Attested() {
 		h.VMs = append(h.VMs, api.HostVM{UUID: d.UUID, Name: attest.Clean(d.Name)})
 	}
