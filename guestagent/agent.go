@@ -77,7 +77,7 @@ func (a *Agent) Handle(_ context.Context, op uint8, payload []byte) ([]byte, err
 	case agentproto.OpActivate:
 		return ask(payload, a.tpm.activate)
 	case agentproto.OpQuote:
-		return ask(payload, a.tpm.quote)
+		return ask(payload, a.quote)
 	case agentproto.OpIMA:
 		return ask(payload, a.imaChunk)
 	case agentproto.OpBootLog:

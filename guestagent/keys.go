@@ -7,6 +7,7 @@ import (
 
 	"github.com/google/go-tpm/tpm2/transport"
 
+	"virt-attest/attest"
 	"virt-attest/internal/agentproto"
 	"virt-attest/internal/ptpm"
 	"virt-attest/internal/tpmkeys"
@@ -102,19 +103,29 @@ func (k *keys) activate(q agentproto.Activate) (agentproto.Activated, error) {
 	})
 }
 
-// quote repeats itself while the guest measures programs and files faster than a quote can be
-// made, as it does when it boots.
-func (k *keys) quote(q agentproto.Quote) (agentproto.Quoted, error) {
+// moment finds the PCR values of an attempt's quote, or gives nil.
+type moment func(*tpmkeys.Attempt) ([]attest.PCRBank, error)
+
+// quote makes a quote and the values that it covers. While the guest measures programs and files faster
+// than a quote can be made, as it does when it boots, PCR 10 is another after the quote than it was
+// before: then the list tells what it was.
+func (k *keys) quote(q agentproto.Quote, find moment) (agentproto.Quoted, error) {
 	if len(q.Nonce) != nonceSize {
 		return agentproto.Quoted{}, badRequest("nonce of %d bytes, not %d", len(q.Nonce), nonceSize)
 	}
 	for giveUp := time.Now().Add(unstableTime); ; time.Sleep(unstablePause) {
 		a, err := with(k, func(ak *tpmkeys.AK) (agentproto.Quoted, error) {
-			quote, values, err := tpmkeys.Quote(k.tpm, ak, q.Nonce, q.Selection)
+			a, err := tpmkeys.TryQuote(k.tpm, ak, q.Nonce, q.Selection)
 			if err != nil {
 				return agentproto.Quoted{}, fmt.Errorf("quote: %w", err)
 			}
-			return agentproto.Quoted{Parameters: quote.Parameters(), PCRs: values}, nil
+			values := a.Banks
+			if !a.Covers(values) {
+				if values, err = find(a); err != nil {
+					return agentproto.Quoted{}, fmt.Errorf("quote: %w", err)
+				}
+			}
+			return agentproto.Quoted{Parameters: a.Quote.Parameters(), PCRs: values}, nil
 		})
 		if !errors.Is(err, tpmkeys.ErrUnstable) || time.Now().After(giveUp) {
 			return a, err

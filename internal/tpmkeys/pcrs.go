@@ -71,7 +71,8 @@ func checkSelection(selection []attest.PCRSelection) error {
 	return nil
 }
 
-// readOnce reads as often as the TPM needs, which gives at most eight values at a time.
+// readOnce reads as often as the TPM needs, which gives at most eight values at a time. stable says
+// that no PCR moved meanwhile.
 func readOnce(tpm transport.TPM, selection []attest.PCRSelection) (banks []attest.PCRBank, stable bool, err error) {
 	rest := make([]attest.PCRSelection, len(selection))
 	for i, s := range selection {
@@ -79,20 +80,19 @@ func readOnce(tpm transport.TPM, selection []attest.PCRSelection) (banks []attes
 		banks = append(banks, attest.PCRBank{Alg: s.Alg})
 	}
 	var counter uint32
+	stable = true
 	for first := true; left(rest) > 0; first = false {
 		rsp, err := tpm2.PCRRead{PCRSelectionIn: toTPM(rest)}.Execute(tpm)
 		if err != nil {
 			return nil, false, fmt.Errorf("tpmkeys: read PCRs: %w", err)
 		}
-		if !first && rsp.PCRUpdateCounter != counter {
-			return nil, false, nil
-		}
+		stable = stable && (first || rsp.PCRUpdateCounter == counter)
 		counter = rsp.PCRUpdateCounter
 		if err := take(banks, rest, rsp); err != nil {
 			return nil, false, err
 		}
 	}
-	return banks, true, nil
+	return banks, stable, nil
 }
 
 func left(rest []attest.PCRSelection) (n int) {

@@ -17,23 +17,45 @@ import (
 // the quote exactly as it left the TPM with the values that it covers. It repeats the quote while
 // PCRs move between their reading and it. ErrNoBank: the TPM would sign an empty selection.
 func Quote(tpm transport.TPM, ak *AK, nonce []byte, selection []attest.PCRSelection) (attest.Quote, []attest.PCRBank, error) {
-	if len(nonce) > maxNonce {
-		return attest.Quote{}, nil, fmt.Errorf("tpmkeys: qualifying data of %d bytes, at most %d", len(nonce), maxNonce)
-	}
 	for range maxTries {
-		banks, err := ReadPCRs(tpm, selection)
+		a, err := TryQuote(tpm, ak, nonce, selection)
 		if err != nil {
 			return attest.Quote{}, nil, err
 		}
-		q, digest, err := quoteOnce(tpm, ak, nonce, selection)
-		if err != nil {
-			return attest.Quote{}, nil, err
-		}
-		if bytes.Equal(digest, pcrDigest(banks)) {
-			return q, banks, nil
+		if a.Covers(a.Banks) {
+			return a.Quote, a.Banks, nil
 		}
 	}
 	return attest.Quote{}, nil, ErrUnstable
+}
+
+// Attempt is one quote, with the PCR values that were read just before it.
+type Attempt struct {
+	Quote  attest.Quote
+	Banks  []attest.PCRBank // as selected; a PCR that moved meanwhile may have another value in the quote
+	digest []byte
+}
+
+// Covers reports whether banks are the values that the quote signs.
+func (a *Attempt) Covers(banks []attest.PCRBank) bool { return bytes.Equal(a.digest, pcrDigest(banks)) }
+
+// TryQuote is Quote with a single try, whatever moves.
+func TryQuote(tpm transport.TPM, ak *AK, nonce []byte, selection []attest.PCRSelection) (*Attempt, error) {
+	if len(nonce) > maxNonce {
+		return nil, fmt.Errorf("tpmkeys: qualifying data of %d bytes, at most %d", len(nonce), maxNonce)
+	}
+	if err := checkSelection(selection); err != nil {
+		return nil, err
+	}
+	banks, _, err := readOnce(tpm, selection)
+	if err != nil {
+		return nil, err
+	}
+	q, digest, err := quoteOnce(tpm, ak, nonce, selection)
+	if err != nil {
+		return nil, err
+	}
+	return &Attempt{q, banks, digest}, nil
 }
 
 // quoteOnce gives the quote and the digest of PCRs in it.

@@ -445,7 +445,7 @@ func testLongList(v *vm) {
 func testMovingPCR(v *vm) {
 	ak := v.ak()
 	v.run("mount -t ramfs none /mnt") // which ima_policy=tcb does measure
-	v.run("(i=0; while [ $i -lt 300 ]; do i=$((i+1)); echo $i > /mnt/f$i; read x < /mnt/f$i; usleep 20000; done) > /dev/null 2>&1 &")
+	v.run("(i=0; while [ $i -lt 3000 ]; do i=$((i+1)); echo $i > /mnt/f$i; read x < /mnt/f$i; done) > /dev/null 2>&1 &")
 	before, _ := v.log("", 0, 0)
 	for range 10 {
 		v.quoted(ak)
