@@ -67,3 +67,46 @@ func TestFold_refuses_what_is_no_entry(t *testing.T) {
 		t.Error("an unknown bank is folded")
 	}
 }
+
+func TestMoment_finds_the_entry_after_which_a_quote_was_made(t *testing.T) {
+	boot := measuretest.Load(measuretest.Names()[0])
+	f, err := measurement.NewFold(boot.IMA.TemplateHash, attest.SHA256)
+	if err != nil {
+		t.Fatal(err)
+	}
+	at := 0
+	for range 3 {
+		n, err := f.Next(boot.IMA.Data[at:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		at += n
+	}
+	want := f.Value(attest.SHA256)
+	read := []attest.PCRBank{{Alg: attest.SHA256, PCRs: []attest.PCR{{Index: 0, Value: make([]byte, 32)}, {Index: 10, Value: make([]byte, 32)}}}}
+	covers := func(b []attest.PCRBank) bool { return bytes.Equal(b[0].Get(measurement.IMAPCR), want) }
+	m, err := measurement.NewMoment(boot.IMA.TemplateHash, read, covers)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := m.Look(nil); got != nil || err != nil {
+		t.Errorf("before any entry: %v, %v", got, err)
+	}
+	got, err := m.Look(boot.IMA.Data)
+	if err != nil || got == nil || !bytes.Equal(got[0].Get(measurement.IMAPCR), want) || !bytes.Equal(got[0].Get(0), read[0].Get(0)) {
+		t.Errorf("%v, %v", got, err)
+	}
+	if !bytes.Equal(read[0].Get(measurement.IMAPCR), make([]byte, 32)) {
+		t.Error("what was read was changed")
+	}
+	never, err := measurement.NewMoment(boot.IMA.TemplateHash, read, func([]attest.PCRBank) bool { return false })
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got, err := never.Look(boot.IMA.Data); got != nil || err != nil {
+		t.Errorf("another PCR moved: %v, %v", got, err)
+	}
+	if _, err := never.Look([]byte{1, 2, 3}); err == nil {
+		t.Error("what is no entry is folded")
+	}
+}

@@ -11,6 +11,7 @@ import (
 
 	"virt-attest/attest"
 	"virt-attest/attest/measurement"
+	"virt-attest/internal/tpmkeys"
 )
 
 const (
@@ -57,6 +58,22 @@ func (l *IMALog) From(resume attest.Resume, limit int) (attest.LogSegment, error
 	}
 	seg.Data, seg.Count, err = l.read(f, seg.From, limit)
 	return seg, err
+}
+
+// moment finds the values of a quote after one of the list's entries, or gives nil.
+func (l *IMALog) moment(a *tpmkeys.Attempt) ([]attest.PCRBank, error) {
+	if l == nil {
+		return nil, nil
+	}
+	seg, err := l.From(attest.Resume{}, attest.MaxIMAData)
+	if err != nil || seg.Count == 0 {
+		return nil, err
+	}
+	m, err := measurement.NewMoment(seg.TemplateHash, a.Banks, a.Covers)
+	if err != nil {
+		return nil, err
+	}
+	return m.Look(seg.Data)
 }
 
 // templateHash follows the kernel's names: binary_runtime_measurements_sha256 and so on.

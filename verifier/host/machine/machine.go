@@ -68,11 +68,23 @@ func (t *TPM) Identity(ctx context.Context) (*Identity, error) {
 	return t.known, t.use(ctx, func(transport.TPM) error { return nil })
 }
 
-// Quote makes the one quote of a round.
-func (t *TPM) Quote(ctx context.Context, extra [32]byte) (q attest.Quote, pcrs []attest.PCRBank, err error) {
+// Quote makes the one quote of a round. A quote takes a discrete TPM up to half a second, in which the
+// host's IMA may have extended PCR 10: then its list tells what the PCR was.
+func (t *TPM) Quote(ctx context.Context, extra [32]byte, list *IMALog) (q attest.Quote, pcrs []attest.PCRBank, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	err = t.use(ctx, func(tpm transport.TPM) error {
+		a, err := tpmkeys.TryQuote(tpm, t.ak, extra[:], t.selection)
+		if err != nil {
+			return err
+		}
+		if q, pcrs = a.Quote, a.Banks; a.Covers(pcrs) {
+			return nil
+		}
+		if pcrs, err = list.moment(a); pcrs != nil {
+			return nil
+		}
+		t.log.Debug("PCRs moved while they were quoted, and the IMA list does not tell how", "error", err)
 		q, pcrs, err = tpmkeys.Quote(tpm, t.ak, extra[:], t.selection)
 		return err
 	})

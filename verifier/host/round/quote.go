@@ -83,7 +83,7 @@ func (e *Engine) quote(ctx context.Context, batch []*ticket) {
 	begin := time.Now()
 	e.note(func() { e.began = begin })
 	defer e.note(func() { e.began = time.Time{} })
-	q, pcrs, err := e.host.TPM.Quote(ctx, extra)
+	q, pcrs, err := e.host.TPM.Quote(ctx, extra, e.host.IMA)
 	took := time.Since(begin)
 	e.linger = min(took, maxLinger)
 	if err != nil {

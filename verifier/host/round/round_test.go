@@ -277,7 +277,7 @@ func TestAnswer_works_after_runs_that_were_killed(t *testing.T) {
 	h := hosttest.New(t)
 	for range 5 { // a TPM has room for three keys
 		killed := machine.NewTPM(ptpm.Socket(h.PTPM.Path()), hosttest.PCRs, slog.New(slog.DiscardHandler))
-		if _, _, err := killed.Quote(t.Context(), [32]byte{1}); err != nil {
+		if _, _, err := killed.Quote(t.Context(), [32]byte{1}, nil); err != nil {
 			t.Fatal(err)
 		}
 	}
