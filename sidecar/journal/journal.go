@@ -55,7 +55,7 @@ func Open(fd int) (*Journal, error) {
 		return nil, err
 	}
 	if got := j.h.magic; got != magic {
-		unix.Munmap(j.mem)
+		_ = unix.Munmap(j.mem)
 		return nil, fmt.Errorf("journal: version %#x, this program has %#x", got, uint64(magic))
 	}
 	return j, nil
