@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"time"
@@ -36,9 +35,9 @@ func newWorld(ctx context.Context) (_ *world, err error) {
 			err = errors.Join(err, w.close())
 		}
 	}()
-	tree := filepath.Join(w.dir, "tree")
-	if out, err := exec.CommandContext(ctx, "make", "-s", "install", "DESTDIR="+tree).CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("make install: %w\n%s", err, out)
+	tree, err := lab.MakeTree(ctx, "", w.dir)
+	if err != nil {
+		return nil, err
 	}
 	if w.image, err = guest.Build(ctx, guest.DefaultCache(), guest.Binaries{Agent: filepath.Join("bin", "virt-attest-guest")}); err != nil {
 		return nil, err

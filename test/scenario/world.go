@@ -10,8 +10,6 @@ import (
 	"io"
 	"log/slog"
 	"os"
-	"os/exec"
-	"path"
 	"path/filepath"
 	"strings"
 	"time"
@@ -59,8 +57,8 @@ func New(ctx context.Context, o Options) (_ *World, err error) {
 			err = errors.Join(err, w.Close())
 		}
 	}()
-	tree := filepath.Join(w.dir, "tree")
-	if err := output(ctx, o.Repo, "make", "-s", "install", "DESTDIR="+tree); err != nil {
+	tree, err := lab.MakeTree(ctx, o.Repo, w.dir)
+	if err != nil {
 		return nil, err
 	}
 	if err := w.buildImage(ctx, o); err != nil {
@@ -78,12 +76,12 @@ func New(ctx context.Context, o Options) (_ *World, err error) {
 func (w *World) buildImage(ctx context.Context, o Options) error {
 	bin := guest.Binaries{Agent: filepath.Join(o.Repo, "bin", "virt-attest-guest")}
 	var err error
-	if w.relay, err = w.build(ctx, o.Repo, "./test/relay"); err != nil {
+	if w.relay, err = guest.Compile(ctx, w.dir, "virt-attest/test/relay"); err != nil {
 		return err
 	}
 	bin.Relay = w.relay
 	for _, pkg := range o.Tools {
-		file, err := w.build(ctx, o.Repo, pkg)
+		file, err := guest.Compile(ctx, w.dir, pkg)
 		if err != nil {
 			return err
 		}
@@ -91,17 +89,6 @@ func (w *World) buildImage(ctx context.Context, o Options) error {
 	}
 	w.image, err = guest.Build(ctx, guest.DefaultCache(), bin)
 	return err
-}
-
-// build compiles a static program, the same from the same source.
-func (w *World) build(ctx context.Context, repo, pkg string) (string, error) {
-	file := filepath.Join(w.dir, path.Base(pkg))
-	cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", file, pkg)
-	cmd.Dir, cmd.Env = repo, append(os.Environ(), "CGO_ENABLED=0")
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return "", fmt.Errorf("building %s: %w\n%s", pkg, err, out)
-	}
-	return file, nil
 }
 
 // Expel makes the attacker's host what it is: a machine that the Verifier knows nothing of.
@@ -130,15 +117,6 @@ func (w *World) Close() error {
 		err = w.Lab.Close()
 	}
 	return errors.Join(err, os.RemoveAll(w.dir))
-}
-
-func output(ctx context.Context, dir, name string, args ...string) error {
-	cmd := exec.CommandContext(ctx, name, args...)
-	cmd.Dir = dir
-	if out, err := cmd.CombinedOutput(); err != nil {
-		return fmt.Errorf("%s: %w\n%s", name, err, out)
-	}
-	return nil
 }
 
 // Run shows and runs a command on a host and demands its exit status.

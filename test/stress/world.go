@@ -35,8 +35,8 @@ func newWorld(ctx context.Context, o options) (_ *world, err error) {
 			err = errors.Join(err, w.close())
 		}
 	}()
-	tree := filepath.Join(w.dir, "tree")
-	if err := command(ctx, "make", "-s", "install", "DESTDIR="+tree); err != nil {
+	tree, err := lab.MakeTree(ctx, "", w.dir)
+	if err != nil {
 		return nil, err
 	}
 	if o.with != "" {
@@ -49,8 +49,8 @@ func newWorld(ctx context.Context, o options) (_ *world, err error) {
 			}
 		}
 	}
-	tool := filepath.Join(w.dir, "tpm")
-	if err := command(ctx, "env", "CGO_ENABLED=0", "go", "build", "-trimpath", "-buildvcs=false", "-ldflags", "-s -w", "-o", tool, "./test/guest/tpm"); err != nil {
+	tool, err := guest.Compile(ctx, w.dir, "virt-attest/test/guest/tpm")
+	if err != nil {
 		return nil, err
 	}
 	w.image, err = guest.Build(ctx, guest.DefaultCache(), guest.Binaries{Agent: filepath.Join("bin", "virt-attest-guest"), Tools: []string{tool}})
