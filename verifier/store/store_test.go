@@ -26,7 +26,7 @@ var (
 func openTest(t *testing.T) (*Store, string) {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "verifier.db")
-	s, err := Open(t.Context(), path)
+	s, err := Open(t.Context(), Config{Path: path})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -37,7 +37,7 @@ func openTest(t *testing.T) (*Store, string) {
 func reopen(t *testing.T, s *Store, path string) *Store {
 	t.Helper()
 	must(t, s.Close())
-	s, err := Open(t.Context(), path)
+	s, err := Open(t.Context(), Config{Path: path})
 	must(t, err)
 	t.Cleanup(func() { _ = s.Close() })
 	return s
@@ -94,7 +94,7 @@ func advance(revision int64, l *attest.LogSegment, entries uint64) Advance {
 
 func TestOpen_keeps_the_file_from_other_users(t *testing.T) {
 	s, path := openTest(t)
-	must(t, s.PutHost(t.Context(), host("h1"), nil))
+	must(t, s.PutHost(t.Context(), host("h1"), nil, ""))
 	for _, f := range []string{path, path + "-wal", path + "-shm"} {
 		st, err := os.Stat(f)
 		must(t, err)
@@ -108,15 +108,15 @@ func TestPutHost_never_lets_one_client_take_another_hosts_place(t *testing.T) {
 	s, path := openTest(t)
 	h := host("h1")
 	h.Client = "cn1"
-	must(t, s.PutHost(t.Context(), h, []Claim{{UUID: vm1, Name: "vm1"}}))
-	must(t, s.ApproveHost(t.Context(), "h1", ByOperator))
+	must(t, s.PutHost(t.Context(), h, []Claim{{UUID: vm1, Name: "vm1"}}, ""))
+	must(t, s.ApproveHost(t.Context(), "h1", ByOperator, Trail{}))
 	other := host("h1")
 	other.Client = "cn2"
-	is(t, "another client for h1", s.PutHost(t.Context(), other, nil), ErrConflict)
+	is(t, "another client for h1", s.PutHost(t.Context(), other, nil, ""), ErrConflict)
 	other = host("h2")
 	other.Client = "cn1"
-	is(t, "h2 by h1's client", s.PutHost(t.Context(), other, nil), ErrConflict)
-	must(t, s.PutHost(t.Context(), h, []Claim{{UUID: vm2, Name: "vm2"}}))
+	is(t, "h2 by h1's client", s.PutHost(t.Context(), other, nil, ""), ErrConflict)
+	must(t, s.PutHost(t.Context(), h, []Claim{{UUID: vm2, Name: "vm2"}}, ""))
 	s = reopen(t, s, path)
 	got, err := s.HostOfClient(t.Context(), "cn1")
 	must(t, err)
@@ -136,30 +136,31 @@ func TestPutHost_never_lets_one_client_take_another_hosts_place(t *testing.T) {
 func TestTakeChallenge_gives_each_challenge_once(t *testing.T) {
 	s, path := openTest(t)
 	for n := byte(1); n <= 3; n++ {
-		must(t, s.PutChallenge(t.Context(), challenge(n, "h1")))
+		must(t, s.PutChallenge(t.Context(), &OpenChallenge{Challenge: challenge(n, "h1"), Created: t0}))
 	}
-	is(t, "the same nonce again", s.PutChallenge(t.Context(), challenge(1, "h1")), errNonceDuplicate)
+	is(t, "the same nonce again", s.PutChallenge(t.Context(), &OpenChallenge{Challenge: challenge(1, "h1"), Created: t0}), errNonceDuplicate)
 	take := func(n byte, host string, at time.Time) error {
-		_, err := s.TakeChallenge(t.Context(), attest.Nonce{n}, host, at)
+		_, err := s.Take(t.Context(), attest.Nonce{n}, host, []byte{byte(at.Unix())}, "r1", time.Minute, at)
 		return err
 	}
 	is(t, "never made", take(9, "h1", t0), ErrNonceUnknown)
 	is(t, "another host", take(1, "h2", t0), ErrNonceUnknown)
 	is(t, "too late", take(1, "h1", t0.Add(61*time.Second)), ErrNonceExpired)
 	is(t, "in time", take(1, "h1", t0), nil)
-	is(t, "again", take(1, "h1", t0), ErrNonceTaken)
+	is(t, "again", take(1, "h1", t0), ErrInProgress)
+	is(t, "again with something else", take(1, "h1", t0.Add(time.Second)), ErrNonceTaken)
 	s = reopen(t, s, path)
-	is(t, "again after a restart", take(1, "h1", t0), ErrNonceTaken)
+	is(t, "again after a restart", take(1, "h1", t0), ErrInProgress)
 	is(t, "another one after a restart", take(2, "h1", t0), nil)
-	must(t, s.VoidChallenges(t.Context(), t0))
+	must(t, s.Void(t.Context(), attest.Nonce{3}, t0))
 	is(t, "voided", take(3, "h1", t0), ErrNonceTaken)
 }
 
 func TestCommit_stores_all_or_nothing(t *testing.T) {
 	s, _ := openTest(t)
 	is(t, "a host that was deleted", s.Commit(t.Context(), outcome(1, t0)), ErrNotFound)
-	must(t, s.PutHost(t.Context(), host("h1"), nil))
-	must(t, s.PutHost(t.Context(), host("h2"), nil))
+	must(t, s.PutHost(t.Context(), host("h1"), nil, ""))
+	must(t, s.PutHost(t.Context(), host("h2"), nil, ""))
 	ok := outcome(1, t0)
 	ok.VTPMs = []VTPM{{EKName: attest.Name{1}, UUID: vm1, AKName: attest.Name{2}, Host: "h1", Last: t0}}
 	ok.Advances = []Advance{advance(0, log(0, 5), 4)}
@@ -180,8 +181,8 @@ func TestCommit_stores_all_or_nothing(t *testing.T) {
 
 func TestCommit_refuses_a_vTPM_in_two_places(t *testing.T) {
 	s, _ := openTest(t)
-	must(t, s.PutHost(t.Context(), host("h1"), []Claim{{UUID: vm1}}))
-	must(t, s.PutHost(t.Context(), host("h2"), nil))
+	must(t, s.PutHost(t.Context(), host("h1"), []Claim{{UUID: vm1}}, ""))
+	must(t, s.PutHost(t.Context(), host("h2"), nil, ""))
 	first := outcome(1, t0)
 	first.VTPMs = []VTPM{{EKName: attest.Name{1}, UUID: vm1, Host: "h1", Last: t0}}
 	must(t, s.Commit(t.Context(), first))
@@ -194,15 +195,15 @@ func TestCommit_refuses_a_vTPM_in_two_places(t *testing.T) {
 	known := VTPM{EKName: attest.Name{1}, UUID: vm1, First: t0}
 	is(t, "the vTPM of h1 on h2", second(2, known), ErrConflict)
 	is(t, "under another UUID", second(3, VTPM{EKName: attest.Name{1}, UUID: vm2}), ErrConflict)
-	must(t, s.PutHost(t.Context(), host("h1"), nil)) // h1 says that the VM left
+	must(t, s.PutHost(t.Context(), host("h1"), nil, "")) // h1 says that the VM left
 	is(t, "after it left h1", second(4, known), nil)
-	must(t, s.DeleteVM(t.Context(), vm1))
+	must(t, s.DeleteVM(t.Context(), vm1, Trail{}))
 	is(t, "an answer under way when an operator forgot the VM", second(5, known), ErrConflict)
 }
 
 func TestCommit_keeps_the_later_of_two_states_when_answers_overtake_each_other(t *testing.T) {
 	s, _ := openTest(t)
-	must(t, s.PutHost(t.Context(), host("h1"), nil))
+	must(t, s.PutHost(t.Context(), host("h1"), nil, ""))
 	o := outcome(1, t0)
 	o.Advances = []Advance{advance(0, log(0, 3), 3)}
 	must(t, s.Commit(t.Context(), o))
@@ -227,7 +228,7 @@ func TestCommit_keeps_the_later_of_two_states_when_answers_overtake_each_other(t
 
 func TestLog_gives_any_prefix_of_increments_that_overlap(t *testing.T) {
 	s, _ := openTest(t)
-	must(t, s.PutHost(t.Context(), host("h1"), nil))
+	must(t, s.PutHost(t.Context(), host("h1"), nil, ""))
 	steps := []struct {
 		from, count, proven uint64
 	}{{0, 5, 3}, {3, 5, 8}, {6, 4, 9}, {9, 0, 9}}
@@ -252,7 +253,7 @@ func TestLog_gives_any_prefix_of_increments_that_overlap(t *testing.T) {
 
 func TestPrune_keeps_the_newest_of_each_machine(t *testing.T) {
 	s, _ := openTest(t)
-	must(t, s.PutHost(t.Context(), host("h1"), nil))
+	must(t, s.PutHost(t.Context(), host("h1"), nil, ""))
 	for n := byte(1); n <= 9; n++ {
 		must(t, s.Commit(t.Context(), outcome(n, t0.Add(time.Duration(n)*time.Minute))))
 	}
@@ -272,20 +273,24 @@ func TestPrune_keeps_the_newest_of_each_machine(t *testing.T) {
 	}
 }
 
-func TestRIMs_cannot_vanish_while_a_machine_needs_them(t *testing.T) {
+func TestDocuments_cannot_vanish_while_a_machine_needs_them(t *testing.T) {
 	s, _ := openTest(t)
-	must(t, s.PutRIM(t.Context(), &RIM{Name: "a", SHA256: "00", Data: []byte("x"), Modified: t0}))
-	is(t, "an unknown name", s.Assign(t.Context(), "m", []string{"b"}), ErrConflict)
-	must(t, s.Assign(t.Context(), "m", []string{"a", "a"}))
-	is(t, "in use", s.DeleteRIM(t.Context(), "a"), ErrConflict)
-	list, err := s.RIMs(t.Context())
+	_, err := s.PutVersion(t.Context(), NewVersion{Kind: api.DocRIM, Name: "a", SHA256: "00", Data: []byte("x"), Created: t0, Activate: true}, Trail{})
+	must(t, err)
+	put := func(rims ...string) error {
+		return s.PutSettings(t.Context(), "m", api.Settings{RIMs: rims}, t0, Trail{})
+	}
+	is(t, "an unknown name", put("b"), ErrConflict)
+	must(t, put("a", "a"))
+	is(t, "in use", s.DeleteDocument(t.Context(), api.DocRIM, "a", t0, Trail{}), ErrConflict)
+	list, err := s.Documents(t.Context(), api.DocRIM)
 	must(t, err)
 	if len(list) != 1 || len(list[0].Assigned) != 1 {
 		t.Errorf("%+v", list)
 	}
-	must(t, s.Assign(t.Context(), "m", nil))
-	must(t, s.DeleteRIM(t.Context(), "a"))
-	is(t, "deleted twice", s.DeleteRIM(t.Context(), "a"), ErrNotFound)
+	must(t, put())
+	must(t, s.DeleteDocument(t.Context(), api.DocRIM, "a", t0, Trail{}))
+	is(t, "deleted twice", s.DeleteDocument(t.Context(), api.DocRIM, "a", t0, Trail{}), ErrNotFound)
 }
 
 // Fault F9.
@@ -297,7 +302,7 @@ func TestStore_answers_on_time_while_another_process_locks_the_file(t *testing.T
 	lock, err := other.BeginTx(t.Context(), nil)
 	must(t, err)
 	start := time.Now()
-	err = s.PutHost(t.Context(), host("h1"), nil)
+	err = s.PutHost(t.Context(), host("h1"), nil, "")
 	if err == nil || errors.Is(err, ErrConflict) || errors.Is(err, ErrNotFound) {
 		t.Errorf("locked: %v", err)
 	}
@@ -305,13 +310,13 @@ func TestStore_answers_on_time_while_another_process_locks_the_file(t *testing.T
 		t.Errorf("answered after %v", d)
 	}
 	must(t, lock.Rollback())
-	must(t, s.PutHost(t.Context(), host("h1"), nil))
+	must(t, s.PutHost(t.Context(), host("h1"), nil, ""))
 }
 
 // Fault F9.
 func TestStore_on_a_full_disk_fails_and_recovers(t *testing.T) {
 	s, _ := openTest(t)
-	must(t, s.PutHost(t.Context(), host("h1"), nil))
+	must(t, s.PutHost(t.Context(), host("h1"), nil, ""))
 	limit := func(pages int) {
 		_, err := s.write.ExecContext(t.Context(), fmt.Sprintf("PRAGMA max_page_count = %d", pages))
 		must(t, err)
