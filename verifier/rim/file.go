@@ -11,6 +11,7 @@ import (
 
 	"virt-attest/attest"
 	"virt-attest/attest/measurement"
+	"virt-attest/internal/strictjson"
 )
 
 // Format is the name and version of the file format.
@@ -153,9 +154,4 @@ func pathKey(s string) (string, error) {
 	return string(p), nil
 }
 
-func clip(s string) string {
-	if len(s) > 80 {
-		s = s[:80] + "…"
-	}
-	return strings.ToValidUTF8(s, "?")
-}
+func clip(s string) string { return strictjson.Clip(s) }
