@@ -228,3 +228,16 @@ func Clip(s string) string {
 	}
 	return strings.ToValidUTF8(s, "?")
 }
+
+// CheckName refuses names of things that are kept as files and in URLs, where they would not fit one: 1 to
+// most of a-z 0-9 . _ -, not beginning with . or -.
+func CheckName(kind, name string, most int) error {
+	ok := name != "" && len(name) <= most && name[0] != '.' && name[0] != '-'
+	for _, c := range name {
+		ok = ok && (c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || strings.ContainsRune("._-", c))
+	}
+	if !ok {
+		return fmt.Errorf("%s: name %q: use 1 to %d of a-z 0-9 . _ -, not beginning with . or -", kind, Clip(name), most)
+	}
+	return nil
+}
