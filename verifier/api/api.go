@@ -18,7 +18,8 @@
 //	PUT  /api/v1/machines/{id}/rim            Assign
 //
 //	POST /api/v1/host/hello                   HostHello → HostWelcome        (CBOR)
-//	GET  /api/v1/host/challenges?host=&wait=  → []attest.Challenge           (CBOR, long poll)
+//	GET  /api/v1/host/challenges?host=&wait=  → Poll                         (CBOR, long poll)
+//	POST /api/v1/host/challenge               ChallengeRequest → attest.Challenge (CBOR)
 //	POST /api/v1/host/evidence                attest.Evidence → EvidenceReply (CBOR)
 //	POST /api/v1/host/activated               Activated → nil                (CBOR)
 //
@@ -129,6 +130,7 @@ type HostHello struct {
 	Software []attest.Software `cbor:"5,keyasint,omitempty"`
 	VMs      []HostVM          `cbor:"6,keyasint,omitempty"` // that run there now
 	Instance []byte            `cbor:"7,keyasint,omitempty"` // random, of this run of hostd: challenges that an earlier run took come again
+	Token    string            `cbor:"8,keyasint,omitempty"` // one-time enrolment token, of a host that nobody has approved yet
 }
 
 // HostVM names a VM that runs on a host.
@@ -142,6 +144,27 @@ type HostVM struct {
 type HostWelcome struct {
 	ID         string       `cbor:"1,keyasint"`
 	Activation []Activation `cbor:"2,keyasint,omitempty"`
+	Schedule   *Schedule    `cbor:"3,keyasint,omitempty"`
+}
+
+// Schedule tells a host when to ask for a challenge by itself: every Interval, give or take Jitter of it.
+// Interval 0: never.
+type Schedule struct {
+	Interval time.Duration `cbor:"1,keyasint"`
+	Jitter   float64       `cbor:"2,keyasint"` // 0 to 0.5
+	Scheme   attest.Scheme `cbor:"3,keyasint"`
+}
+
+// Poll answers a poll for challenges. Each challenge comes once.
+type Poll struct {
+	Challenges []attest.Challenge `cbor:"1,keyasint"`
+	Schedule   *Schedule          `cbor:"2,keyasint,omitempty"` // as it is now; nil: not accepted yet
+}
+
+// ChallengeRequest asks for a challenge of the host's own accord, about all its VMs.
+type ChallengeRequest struct {
+	Host   string        `cbor:"1,keyasint"`
+	Scheme attest.Scheme `cbor:"2,keyasint"`
 }
 
 // Activation is a credential for an AK that the Verifier has not seen before (TPM 2.0 Part 3,

@@ -83,7 +83,7 @@ func TestClient_Challenges_refuses_what_is_no_challenge(t *testing.T) {
 		if r.URL.Query().Get("host") != "h1" || r.URL.Query().Get("wait") != "2.000" {
 			t.Errorf("query %v", r.URL.Query())
 		}
-		b, err := channel.Encode(list)
+		b, err := channel.Encode(Poll{Challenges: list})
 		if err != nil {
 			t.Error(err)
 		}
@@ -93,7 +93,7 @@ func TestClient_Challenges_refuses_what_is_no_challenge(t *testing.T) {
 		t.Error("a challenge with an unknown scheme was accepted")
 	}
 	list[0] = attest.Challenge{Nonce: attest.Nonce{1}, Scheme: attest.SchemeSEPA, Host: "h1"}
-	if got, err := c.Challenges(t.Context(), "h1", 2*time.Second); err != nil || len(got) != 1 {
+	if got, err := c.Challenges(t.Context(), "h1", 2*time.Second); err != nil || len(got.Challenges) != 1 {
 		t.Errorf("%v %v", got, err)
 	}
 }

@@ -20,8 +20,8 @@ func (c *Client) Hello(ctx context.Context, h HostHello) (*HostWelcome, error) {
 }
 
 // Challenges waits until at least one challenge is there for the host, wait at most (bounded by
-// MaxWait), and returns none then. Each challenge comes once.
-func (c *Client) Challenges(ctx context.Context, host string, wait time.Duration) ([]attest.Challenge, error) {
+// MaxWait), and returns none then.
+func (c *Client) Challenges(ctx context.Context, host string, wait time.Duration) (*Poll, error) {
 	wait = min(max(wait, 0), MaxWait)
 	r := request{method: http.MethodGet, path: "host/challenges", max: maxPollBytes, timeout: wait + extraTimeout,
 		query: url.Values{"host": {host}, "wait": {strconv.FormatFloat(wait.Seconds(), 'f', 3, 64)}}}
@@ -29,16 +29,25 @@ func (c *Client) Challenges(ctx context.Context, host string, wait time.Duration
 	if err != nil {
 		return nil, err
 	}
-	var list []attest.Challenge
-	if err := channel.Decode(b, &list); err != nil {
+	var p Poll
+	if err := channel.Decode(b, &p); err != nil {
 		return nil, fmt.Errorf("api: unreadable challenges: %w", err)
 	}
-	for i := range list {
-		if err := list[i].Check(); err != nil {
+	for i := range p.Challenges {
+		if err := p.Challenges[i].Check(); err != nil {
 			return nil, err
 		}
 	}
-	return list, nil
+	return &p, nil
+}
+
+// Challenge asks for a challenge of the host's own accord.
+func (c *Client) Challenge(ctx context.Context, r ChallengeRequest) (*attest.Challenge, error) {
+	var ch attest.Challenge
+	if err := c.doCBOR(ctx, request{path: "host/challenge", max: attest.MaxChallenge}, r, &ch); err != nil {
+		return nil, err
+	}
+	return &ch, ch.Check()
 }
 
 // Evidence delivers the answer to a challenge.

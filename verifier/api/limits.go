@@ -19,5 +19,10 @@ const (
 	MaxTimeout = 300 * time.Second // of an AttestRequest
 	MaxPoll    = 64                // challenges in the answer to one poll
 
+	DefaultPageSize = 100
+	MaxPageSize     = 1000 // items of one page of a list
+	MaxImpact       = 200  // machines named in an Impact
+	MaxEvents       = 1000 // in one answer
+
 	maxPollBytes = MaxPoll * attest.MaxChallenge
 )

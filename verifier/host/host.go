@@ -185,6 +185,7 @@ func assemble(c *config.Config, notify *notifier, log *slog.Logger) *parts {
 	p.engine = round.New(own, vms, p.set, log)
 	p.uplink = &uplink.Uplink{
 		Name: c.Name, Host: own, VMs: vms, Engine: p.engine, Domains: p.set, Log: log, State: notify.status,
+		Token: func() (string, error) { return config.ReadToken(c.Verifier.EnrolToken) },
 		Connect: func() (uplink.Verifier, error) {
 			return api.NewClient(c.Verifier.URL, api.TLS{CA: c.Verifier.CA, Cert: c.Verifier.Cert, Key: c.Verifier.Key})
 		},

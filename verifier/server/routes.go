@@ -242,7 +242,7 @@ func (s *Server) challenges(c *call) error {
 	if err != nil {
 		return err
 	}
-	if err := c.cbor(d.Challenges); err != nil {
+	if err := c.cbor(api.Poll{Challenges: d.Challenges}); err != nil {
 		d.Failed()
 		return err
 	}

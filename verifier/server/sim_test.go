@@ -145,12 +145,12 @@ func (h *host) serve() *host {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for ctx.Err() == nil {
-			list, err := h.client.Challenges(ctx, h.id(), 10*time.Second)
+			p, err := h.client.Challenges(ctx, h.id(), 10*time.Second)
 			if err != nil {
 				time.Sleep(20 * time.Millisecond)
 				continue
 			}
-			for _, c := range list {
+			for _, c := range p.Challenges {
 				wg.Go(func() { h.note(h.answer(ctx, c)) })
 			}
 		}

@@ -28,6 +28,7 @@ const defaultTPM = "/dev/tpmrm0"
 
 const (
 	maxFile    = 64 << 10 // bytes of a configuration file
+	maxToken   = 256      // bytes of an enrolment token
 	minTimeout = 100 * time.Millisecond
 	maxTimeout = 60 * time.Second
 )
@@ -49,6 +50,8 @@ type Verifier struct {
 	CA   string `toml:"ca"`
 	Cert string `toml:"cert"`
 	Key  string `toml:"key"`
+
+	EnrolToken string `toml:"enrol_token"` // file with a one-time enrolment token; may be absent
 }
 
 // TPM says which TPM is the host's and what it quotes. Socket excludes Device.
@@ -170,7 +173,7 @@ func (c *Config) check() error {
 	}
 	for key, path := range map[string]string{
 		"tpm.device": c.TPM.Device, "tpm.socket": c.TPM.Socket, "logs.ima": c.Logs.IMA, "logs.boot": c.Logs.Boot,
-		"logs.boot_id": c.Logs.BootID, "paths.run": c.Paths.Run, "paths.store": c.Paths.Store,
+		"logs.boot_id": c.Logs.BootID, "paths.run": c.Paths.Run, "paths.store": c.Paths.Store, "verifier.enrol_token": c.Verifier.EnrolToken,
 	} {
 		if path != "" && !filepath.IsAbs(path) {
 			bad(key, "%q is not an absolute path", path)
@@ -243,4 +246,28 @@ func (s *Selection) UnmarshalText(b []byte) error {
 		*s = append(*s, attest.PCRSelection{Alg: alg, PCRs: pcrs})
 	}
 	return nil
+}
+
+// ReadToken reads a one-time enrolment token. A file that is not there means that there is none: a token
+// is of no use any more when its host is enrolled, and may be deleted.
+func ReadToken(path string) (string, error) {
+	if path == "" {
+		return "", nil
+	}
+	f, err := os.Open(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	defer func() { _ = f.Close() }()
+	b, err := io.ReadAll(io.LimitReader(f, maxToken+1))
+	if err != nil {
+		return "", err
+	}
+	if len(b) > maxToken {
+		return "", fmt.Errorf("%s: over %d bytes, no token", path, maxToken)
+	}
+	return strings.TrimSpace(string(b)), nil
 }

@@ -37,12 +37,16 @@ const (
 	helloPause   = time.Second            // between two hellos about VMs that came and went
 	maxOpening   = 64                     // credentials that are opened at a time
 	activateTime = 60 * time.Second
+	minInterval  = time.Second      // of scheduled attestations
+	maxJitter    = 0.5              // of the interval
+	firstPush    = 10 * time.Second // within which the first scheduled attestation comes
 )
 
 // Verifier is what the uplink needs of api.Client.
 type Verifier interface {
 	Hello(context.Context, api.HostHello) (*api.HostWelcome, error)
-	Challenges(ctx context.Context, host string, wait time.Duration) ([]attest.Challenge, error)
+	Challenges(ctx context.Context, host string, wait time.Duration) (*api.Poll, error)
+	Challenge(context.Context, api.ChallengeRequest) (*attest.Challenge, error)
 	EncodedEvidence(context.Context, []byte) (*api.EvidenceReply, error)
 	Activated(context.Context, api.Activated) error
 	Close()
@@ -56,10 +60,12 @@ type Uplink struct {
 	VMs     *evidence.Collector
 	Engine  *round.Engine
 	Domains *domains.Set
+	Token   func() (string, error) // a one-time enrolment token, "" for none; may be nil
 	Log     *slog.Logger
 	State   func(string) // told in a few words how it goes; may be nil
 
 	instance [16]byte // random, of this Run
+	schedule schedule
 
 	mu      sync.Mutex
 	current Verifier
@@ -128,13 +134,14 @@ func (u *Uplink) session(run context.Context, answers *sync.WaitGroup) error {
 	u.tell("connected")
 	u.Log.Info("Verifier connected", "host_id", id)
 	failed := make(chan error, 1)
-	var news sync.WaitGroup
-	defer news.Wait()
+	var beside sync.WaitGroup
+	defer beside.Wait()
 	defer cancel()
-	news.Go(func() {
+	beside.Go(func() {
 		failed <- u.newVMs(ctx, v, changed)
 		cancel()
 	})
+	beside.Go(func() { u.push(ctx, run, v, id, answers) })
 	err = u.poll(ctx, run, v, id, answers)
 	select {
 	case e := <-failed:
@@ -147,14 +154,15 @@ func (u *Uplink) session(run context.Context, answers *sync.WaitGroup) error {
 // poll takes challenges and has each answered beside the others.
 func (u *Uplink) poll(ctx, run context.Context, v Verifier, id string, answers *sync.WaitGroup) error {
 	for !u.again.Load() {
-		list, err := v.Challenges(ctx, id, pollWait)
+		p, err := v.Challenges(ctx, id, pollWait)
 		if api.IsStatus(err, http.StatusForbidden) {
 			return fmt.Errorf("this host is not accepted yet; an operator approves it by its EK: %w", err)
 		}
 		if err != nil {
 			return err
 		}
-		for _, ch := range list {
+		u.schedule.set(p.Schedule, time.Now())
+		for _, ch := range p.Challenges {
 			answers.Go(func() { u.answer(run, &ch) })
 		}
 	}
@@ -191,6 +199,11 @@ func (u *Uplink) hello(ctx context.Context, v Verifier) (string, error) {
 	for _, d := range u.Domains.Attested() {
 		h.VMs = append(h.VMs, api.HostVM{UUID: d.UUID, Name: attest.Clean(d.Name)})
 	}
+	if u.Token != nil {
+		if h.Token, err = u.Token(); err != nil {
+			return "", fmt.Errorf("the enrolment token cannot be read: %w", err)
+		}
+	}
 	w, err := v.Hello(ctx, h)
 	if err != nil {
 		return "", err
@@ -198,6 +211,7 @@ func (u *Uplink) hello(ctx context.Context, v Verifier) (string, error) {
 	if w.ID != id.ID {
 		return "", fmt.Errorf("the Verifier takes this host for %q, its TPM says %q", w.ID, id.ID)
 	}
+	u.schedule.set(w.Schedule, time.Now())
 	return id.ID, u.activate(ctx, v, attest.Nonce{}, w.Activation)
 }
 

@@ -40,7 +40,9 @@ type verifierd struct {
 	queue    chan attest.Challenge
 	asked    map[attest.Nonce]*attest.Challenge
 	results  chan error // one for each Evidence
-	refuse   int        // status for the next requests, 0: none
+	schedule *api.Schedule
+	pulled   int // challenges that the host asked for
+	refuse   int // status for the next requests, 0: none
 	srv      *http.Server
 }
 
@@ -57,6 +59,7 @@ func (v *verifierd) start() {
 	mux := http.NewServeMux()
 	mux.HandleFunc("POST /api/v1/host/hello", v.onHello)
 	mux.HandleFunc("GET /api/v1/host/challenges", v.onChallenges)
+	mux.HandleFunc("POST /api/v1/host/challenge", v.onChallenge)
 	mux.HandleFunc("POST /api/v1/host/evidence", v.onEvidence)
 	mux.HandleFunc("POST /api/v1/host/activated", v.onActivated)
 	l, err := net.Listen("unix", v.path)
@@ -162,7 +165,21 @@ func (v *verifierd) onChallenges(w http.ResponseWriter, r *http.Request) {
 	case <-r.Context().Done():
 	case <-time.After(2 * time.Second):
 	}
-	write(v.t, w, list)
+	p := api.Poll{Challenges: list}
+	v.do(func() { p.Schedule = v.schedule })
+	write(v.t, w, p)
+}
+
+// onChallenge makes a challenge that the host asks for by itself.
+func (v *verifierd) onChallenge(w http.ResponseWriter, r *http.Request) {
+	req := read[api.ChallengeRequest](v.t, r)
+	ch := &attest.Challenge{Scheme: req.Scheme, Host: req.Host, NotAfter: time.Now().Add(time.Minute).Unix()}
+	_, _ = rand.Read(ch.Nonce[:])
+	v.do(func() {
+		v.pulled++
+		v.asked[ch.Nonce] = ch
+	})
+	write(v.t, w, ch)
 }
 
 func (v *verifierd) onEvidence(w http.ResponseWriter, r *http.Request) {
@@ -203,10 +220,12 @@ func (v *verifierd) ask(ch *attest.Challenge) error {
 	}
 }
 
+func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
+
 // connect runs an uplink of the host to the Verifier.
 func connect(t *testing.T, h *hosttest.Host, v *verifierd) *uplink.Uplink {
 	u := &uplink.Uplink{
-		Name: "kvm1", Host: h.Machine, VMs: h.VMs, Engine: h.Engine, Domains: h.Set, Log: slog.New(slog.DiscardHandler),
+		Name: "kvm1", Host: h.Machine, VMs: h.VMs, Engine: h.Engine, Domains: h.Set, Log: quiet(),
 		Connect: func() (uplink.Verifier, error) { return api.NewClient("unix://"+v.path, api.TLS{}) },
 	}
 	ctx, cancel := context.WithCancel(context.Background())
