@@ -96,32 +96,42 @@ func (r Rotation) filled() Rotation {
 }
 
 // Rotate gives the keys to have at now: without those that are no longer needed, and with the
-// next one where it is time to publish it. The first key signs at once. fresh are those of the outcome
-// that were made now and are not stored yet; a Key is for use after it was stored.
+// next one where it is time to publish it. Where no key signs, because there is none yet or it was removed,
+// one is made that signs at once. fresh are those of the outcome that were made now; a key is for
+// use after it was stored.
 func Rotate(keys []Key, r Rotation, now time.Time) (all, fresh []Key, err error) {
 	r = r.filled()
 	all = sorted(keys)
-	from := now
-	if n := len(all); n > 0 {
-		from = all[n-1].From.Add(r.Period)
-		if from.Before(now.Add(r.Lead)) {
-			from = now.Add(r.Lead)
-		}
-	}
-	if len(all) == 0 || !all[len(all)-1].From.Add(r.Period-r.Lead).After(now) {
+	for _, from := range r.due(all, now) {
 		k, err := NewKey(from.UTC().Truncate(time.Second))
 		if err != nil {
 			return nil, nil, err
 		}
-		all, fresh = append(all, k), []Key{k}
+		all, fresh = append(all, k), append(fresh, k)
 	}
-	kept := all[:0:0]
+	all = sorted(all)
+	var kept []Key
 	for i, k := range all {
 		if i+1 == len(all) || all[i+1].From.Add(r.Keep).After(now) {
 			kept = append(kept, k)
 		}
 	}
 	return kept, fresh, nil
+}
+
+// due gives from when the keys that are missing sign.
+func (r Rotation) due(keys []Key, now time.Time) []time.Time {
+	if len(keys) == 0 || keys[0].From.After(now) {
+		return []time.Time{now}
+	}
+	next := keys[len(keys)-1].From.Add(r.Period)
+	if next.Add(-r.Lead).After(now) {
+		return nil
+	}
+	if published := now.Add(r.Lead); next.Before(published) {
+		next = published
+	}
+	return []time.Time{next}
 }
 
 // sorted orders keys by when they sign.

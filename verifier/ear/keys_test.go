@@ -85,6 +85,25 @@ func TestRotate_makes_a_key_once_and_says_which_one_is_new(t *testing.T) {
 	}
 }
 
+// What an operator does after a theft: the key goes, and the Verifier must not stand still until the next.
+func TestRotate_replaces_a_key_that_was_removed_at_once(t *testing.T) {
+	all, _, err := ear.Rotate(nil, ear.Rotation{}, now)
+	if err != nil {
+		t.Fatal(err)
+	}
+	later := now.Add(29 * 24 * time.Hour)
+	if all, _, err = ear.Rotate(all, ear.Rotation{}, later); err != nil || len(all) != 2 {
+		t.Fatalf("%v, %v", all, err)
+	}
+	all, fresh, err := ear.Rotate(all[1:], ear.Rotation{}, later)
+	if err != nil || len(all) != 2 || len(fresh) != 1 || fresh[0].ID != all[0].ID {
+		t.Fatalf("%v, %v, %v", all, fresh, err)
+	}
+	if _, err := newKeys(t, all...).Sign("x", nil, later); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestKeys_sign_with_none_before_its_time(t *testing.T) {
 	k, err := ear.NewKey(now.Add(time.Second))
 	if err != nil {
