@@ -81,7 +81,7 @@ func TestEntries_pages_through_all_and_through_what_is_bad(t *testing.T) {
 		for _, known := range []bool{false, true} {
 			m.State = appraise.Machine{More: 1}
 			if known { // the last appraisal knows what is bad
-				m.State = appraise.Machine{Replay: measurement.State{Count: 6}, RIMs: []string{m.Set[0].Hash.String()}, Findings: []appraise.Finding{
+				m.State = appraise.Machine{Replay: measurement.State{Count: 6}, RIMs: []attest.Digest{m.Set[0].Hash}, Findings: []appraise.Finding{
 					{Kind: appraise.FindingFile, Entry: 2}, {Kind: appraise.FindingFile, Entry: 3}, {Kind: appraise.FindingViolation, Entry: 5}}}
 			}
 			var got []string
