@@ -60,6 +60,11 @@ const (
 	CodeIMABootAggregate Code = "ima-boot-aggregate" // boot_aggregate is not that of the quoted boot PCRs
 	CodePCRMismatch      Code = "pcr-mismatch"       // a PCR has another value than its reference values
 	CodeBootLog          Code = "boot-log"           // the TCG event log does not explain the quoted PCRs
+	CodeBootEvent        Code = "boot-event"         // an event in it that the policy's rules do not allow
+	CodeIMASignature     Code = "ima-signature"      // a measured file without the signature that the policy requires
+	CodeTPMFirmware      Code = "tpm-firmware"       // the policy refuses the TPM's firmware version
+	CodeTPMClock         Code = "tpm-clock"          // the policy refuses a TPM that was suspended or whose clock is not safe
+	CodeSoftwareVersion  Code = "software-version"   // a program is older than the policy requires, or not named
 	CodeNoReference      Code = "no-reference"       // no reference values are assigned
 	CodeExpired          Code = "expired"            // the answer came too late, or the verdict is old
 	CodeNeverAttested    Code = "never-attested"     // nobody has asked yet
@@ -101,6 +106,8 @@ type Result struct {
 	Epoch   uint64        `json:"epoch,omitempty"`
 	Entries uint64        `json:"ima_entries"` // of the IMA log, appraised so far
 	RIM     string        `json:"rim,omitempty"`
+	Policy  string        `json:"policy,omitempty"`
+	Basis   attest.Digest `json:"basis,omitzero"` // the policy and the reference values it was made with (see Basis)
 	Agent   string        `json:"agent,omitempty"`
 	Kernel  string        `json:"kernel,omitempty"`
 }

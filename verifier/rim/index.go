@@ -6,10 +6,10 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"sync"
-	"weak"
 
 	"virt-attest/attest"
+	"virt-attest/attest/measurement/filesig"
+	"virt-attest/verifier/internal/library"
 )
 
 // Index is a File made ready for look-ups. It never changes and may be shared.
@@ -18,6 +18,8 @@ type Index struct {
 	Hash   attest.Digest // SHA-256 of the file's encoding: what a verdict was made with
 	Files  int
 	pcrs   map[attest.Alg]map[uint8][]attest.HexBytes
+	events map[attest.Alg]map[uint8]map[string]bool // digests of boot events
+	keys   []*filesig.Key
 	paths  map[string][]string // path → digest keys
 	known  map[string]string   // digest key → a path that lists it, "" for digests allowed by themselves
 	alone  map[string]bool
@@ -33,7 +35,7 @@ func NewIndex(f *File) (*Index, error) {
 		return nil, err
 	}
 	x := &Index{
-		Name: f.Name, Hash: sha256.Sum256(enc), Files: len(f.IMA), pcrs: map[attest.Alg]map[uint8][]attest.HexBytes{}, warn: f.Violations == ViolationsWarn,
+		Name: f.Name, Hash: sha256.Sum256(enc), Files: len(f.IMA), pcrs: map[attest.Alg]map[uint8][]attest.HexBytes{}, events: map[attest.Alg]map[uint8]map[string]bool{}, warn: f.Violations == ViolationsWarn,
 		paths: make(map[string][]string, len(f.IMA)), known: make(map[string]string, len(f.IMA)), alone: make(map[string]bool, len(f.Digests)),
 	}
 	for alg, bank := range f.PCRs {
@@ -44,10 +46,40 @@ func NewIndex(f *File) (*Index, error) {
 			}
 		}
 	}
-	if err := x.files(f); err != nil {
-		return nil, fmt.Errorf("rim: %w", err)
+	for _, add := range []func(*File) error{x.bootEvents, x.signers, x.files} {
+		if err := add(f); err != nil {
+			return nil, fmt.Errorf("rim: %w", err)
+		}
 	}
 	return x, nil
+}
+
+func (x *Index) bootEvents(f *File) error {
+	for alg, bank := range f.BootEvents {
+		x.events[alg] = map[uint8]map[string]bool{}
+		for i, digests := range bank {
+			if err := eventError(alg, i); err != nil {
+				return err
+			}
+			set := make(map[string]bool, len(digests))
+			for _, d := range digests {
+				set[string(d)] = true
+			}
+			x.events[alg][i] = set
+		}
+	}
+	return nil
+}
+
+func (x *Index) signers(f *File) error {
+	for _, s := range f.Keys {
+		k, _, err := parseKey(s)
+		if err != nil {
+			return err
+		}
+		x.keys = append(x.keys, k)
+	}
+	return nil
 }
 
 func (x *Index) files(f *File) error {
@@ -160,24 +192,41 @@ func (s Set) Violation(path []byte) (noteOnly bool) {
 }
 
 // PCR compares a value. listed is false where no reference value names the PCR; want are
-// the allowed values.
+// the allowed values, where it is none of them.
 func (s Set) PCR(alg attest.Alg, index uint8, value []byte) (allowed, listed bool, want []attest.HexBytes) {
 	for _, x := range s {
 		values, ok := x.pcrs[alg][index]
 		listed = listed || ok
-		want = append(want, values...)
 		for _, v := range values {
-			allowed = allowed || bytes.Equal(v, value)
+			if bytes.Equal(v, value) {
+				return true, true, nil
+			}
 		}
 	}
-	return allowed, listed, want
+	for _, x := range s {
+		want = append(want, x.pcrs[alg][index]...)
+	}
+	return false, listed, want
 }
 
-// PCRs lists the PCRs of alg's bank that have reference values, ascending.
+// BootEvent reports whether an event with a digest may have been measured into a PCR; listed is false where no
+// reference value names events of that PCR.
+func (s Set) BootEvent(alg attest.Alg, index uint8, digest []byte) (allowed, listed bool) {
+	for _, x := range s {
+		set, ok := x.events[alg][index]
+		allowed, listed = allowed || set[string(digest)], listed || ok
+	}
+	return allowed, listed
+}
+
+// PCRs lists the PCRs of alg's bank that have reference values, of the PCR or of its events, ascending.
 func (s Set) PCRs(alg attest.Alg) []uint8 {
 	var out []uint8
 	for _, x := range s {
 		for i := range x.pcrs[alg] {
+			out = append(out, i)
+		}
+		for i := range x.events[alg] {
 			out = append(out, i)
 		}
 	}
@@ -192,9 +241,23 @@ func (s Set) Banks() []attest.Alg {
 		for a := range x.pcrs {
 			out = append(out, a)
 		}
+		for a := range x.events {
+			out = append(out, a)
+		}
 	}
 	slices.Sort(out)
 	return slices.Compact(out)
+}
+
+// Keys gives the keys of those who may sign files.
+func (s Set) Keys() [][]*filesig.Key {
+	var out [][]*filesig.Key
+	for _, x := range s {
+		if len(x.keys) > 0 {
+			out = append(out, x.keys)
+		}
+	}
+	return out
 }
 
 // Hashes lists what the Set consists of, sorted: two equal lists decide alike.
@@ -209,35 +272,15 @@ func (s Set) Hashes() []attest.Digest {
 
 // Library makes each Index once and holds it as long as somebody uses it. It may be used
 // by many goroutines.
-type Library struct {
-	mu      sync.Mutex
-	indexes map[attest.Digest]weak.Pointer[Index]
-}
+type Library struct{ made library.Library[Index] }
 
 // Load gives the Index of an encoded file.
 func (l *Library) Load(src []byte) (*Index, error) {
-	key := attest.Digest(sha256.Sum256(src))
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if x := l.indexes[key].Value(); x != nil {
-		return x, nil
-	}
-	f, err := Decode(src)
-	if err != nil {
-		return nil, err
-	}
-	x, err := NewIndex(f)
-	if err != nil {
-		return nil, err
-	}
-	if l.indexes == nil {
-		l.indexes = map[attest.Digest]weak.Pointer[Index]{}
-	}
-	for k, w := range l.indexes {
-		if w.Value() == nil {
-			delete(l.indexes, k)
+	return l.made.Load(src, func(src []byte) (*Index, error) {
+		f, err := Decode(src)
+		if err != nil {
+			return nil, err
 		}
-	}
-	l.indexes[key] = weak.Make(x)
-	return x, nil
+		return NewIndex(f)
+	})
 }

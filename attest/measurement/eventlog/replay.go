@@ -73,6 +73,24 @@ func (l *Log) Replay(quoted []attest.PCRBank) []Mismatch {
 	return out
 }
 
+// Explains reports whether the log's digests give exactly the value of PCR index in a quoted bank.
+func (l *Log) Explains(quoted attest.PCRBank, index uint8) bool {
+	want := quoted.Get(index)
+	have, ok := attest.Bank(l.PCRs(), quoted.Alg)
+	return ok && want != nil && bytes.Equal(have.Get(index), want)
+}
+
+// Measured gives the events that were extended into PCR index, in order.
+func (l *Log) Measured(index uint8) []*Event {
+	var out []*Event
+	for i := range l.events {
+		if e := &l.events[i]; e.pcr == index && e.typ != NoAction {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
 // Anomaly is what a sound log does not have.
 type Anomaly struct {
 	Event  int // its index, -1 where something is missing
