@@ -13,7 +13,7 @@ import (
 // fillResults is the migration that takes results of before apart into the columns that lists read.
 func (s *Store) fillResults() *goose.Migration {
 	return goose.NewGoMigration(3, &goose.GoFunc{RunTx: func(ctx context.Context, raw *sql.Tx) error {
-		return (&tx{ctx: ctx, s: s, Tx: raw}).fillResults()
+		return (&tx{ctx: ctx, s: s, w: &writer{}, Tx: raw}).fillResults()
 	}}, nil)
 }
 
