@@ -84,7 +84,7 @@ func provider(d goose.Dialect, s *Store, more ...goose.ProviderOption) (*goose.P
 	if err != nil {
 		return nil, err
 	}
-	return goose.NewProvider(d, s.write.DB, files, append(more, goose.WithDisableGlobalRegistry(true), goose.WithGoMigrations(s.fillResults()))...)
+	return goose.NewProvider(d, s.write.DB, files, append(more, goose.WithDisableGlobalRegistry(true), goose.WithGoMigrations(s.fill()))...)
 }
 
 func (sqliteDialect) listen(context.Context, *Store) {}
