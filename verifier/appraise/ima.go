@@ -33,7 +33,8 @@ func (c *check) log(back bool) {
 		c.unexplained(err)
 		return
 	}
-	if !proof.Continues && !c.newBoot {
+	sameBoot := !c.newBoot || prior.BootID != "" && c.ima.BootID == prior.BootID // a boot has a name of its own
+	if !proof.Continues && sameBoot {
 		c.restarted(proof)
 		return
 	}
