@@ -196,7 +196,9 @@ func TestAppraise_by_HYPA_does_not_forget_a_finding_when_the_guest_falls_silent(
 	w.edit(func(s *appraise.Subject) { s.Policy.IMAOptional = true })
 	w.vm.ima.File("/tmp/evil", "evil")
 	w.expect(untrusted, appraise.CodeIMAUnlisted)
-	silent := func(in *appraise.Input) { in.Evidence.VMs[0].IMA, in.Evidence.VMs[0].BootLog = attest.LogSegment{}, nil }
+	silent := func(in *appraise.Input) {
+		in.Evidence.VMs[0].IMA, in.Evidence.VMs[0].BootLog = attest.LogSegment{}, nil
+	}
 	w.change = silent
 	w.expect(untrusted, appraise.CodeIMAUnlisted)
 	w.vm.reboot("boot-2")
