@@ -92,7 +92,7 @@ func (e *Engine) start(ctx context.Context, s *session) error {
 	if busy {
 		return said(ErrBusy, "%d challenges to this host are under way", same)
 	}
-	if err := e.store.PutChallenge(ctx, s.challenge); err != nil {
+	if err := e.store.PutChallenge(ctx, &store.OpenChallenge{Challenge: s.challenge, Created: s.began}); err != nil {
 		e.forget(s)
 		e.wg.Done()
 		return fromStore(err, "challenge")

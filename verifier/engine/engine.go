@@ -91,7 +91,7 @@ func fromStore(err error, what string) error {
 	return fmt.Errorf("%w: %w", ErrUnavailable, err)
 }
 
-// New makes an Engine. Challenges that an earlier process left open are void from here on.
+// New makes an Engine.
 func New(ctx context.Context, c Config) (*Engine, error) {
 	if c.Workers <= 0 {
 		c.Workers = runtime.GOMAXPROCS(0)
@@ -99,9 +99,6 @@ func New(ctx context.Context, c Config) (*Engine, error) {
 	e := &Engine{conf: c, store: c.Store, log: c.Log, workers: make(chan struct{}, c.Workers),
 		sessions: make(map[attest.Nonce]*session), hosts: make(map[string]*presence), hellos: make(map[hello]*enrolment)}
 	if err := e.LoadIssuers(); err != nil {
-		return nil, err
-	}
-	if err := e.store.VoidChallenges(ctx, time.Now()); err != nil {
 		return nil, err
 	}
 	e.ctx, e.cancel = context.WithCancel(context.WithoutCancel(ctx))

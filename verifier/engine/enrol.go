@@ -214,7 +214,7 @@ func opened(items []api.ActivatedKey, machine attest.UUID, secret []byte) bool {
 
 // welcome records a host that is who it says.
 func (e *Engine) welcome(ctx context.Context, h *store.Host, vms []store.Claim) error {
-	if err := e.store.PutHost(ctx, h, vms); err != nil {
+	if err := e.store.PutHost(ctx, h, vms, ""); err != nil {
 		return fromStore(err, "host "+h.ID)
 	}
 	e.presence(h.ID).seen(time.Now())

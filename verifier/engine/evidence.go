@@ -26,7 +26,7 @@ func (e *Engine) Evidence(ctx context.Context, client Client, encoded []byte) (*
 		return nil, said(ErrForbidden, "this challenge went to another host")
 	}
 	// Not with the caller's context: a connection that breaks must not leave the nonce half spent.
-	if _, err := e.store.TakeChallenge(context.WithoutCancel(ctx), ev.Challenge.Nonce, ev.Host.ID, time.Now()); err != nil {
+	if _, err := e.store.Take(context.WithoutCancel(ctx), ev.Challenge.Nonce, ev.Host.ID, encoded, "", storeTimeout, time.Now()); err != nil {
 		return nil, fromStore(err, "challenge")
 	}
 	s.answered.Store(true)

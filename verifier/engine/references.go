@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"sync"
 
+	"virt-attest/verifier/api"
 	"virt-attest/verifier/rim"
 	"virt-attest/verifier/store"
 )
@@ -19,12 +20,12 @@ type references struct {
 
 // references gives a machine's reference values as they are now.
 func (e *Engine) references(ctx context.Context, machine string) (rim.Set, error) {
-	names, err := e.store.Assigned(ctx, machine)
+	subjects, _, err := e.store.Subjects(ctx, []string{machine})
 	if err != nil {
 		return nil, err
 	}
 	var set rim.Set
-	for _, n := range names {
+	for _, n := range subjects[machine].RIMs {
 		x, err := e.rims.get(ctx, e.store, n)
 		if err != nil {
 			return nil, fmt.Errorf("reference values %s: %w", n.Name, err)
@@ -34,18 +35,18 @@ func (e *Engine) references(ctx context.Context, machine string) (rim.Set, error
 	return set, nil
 }
 
-func (r *references) get(ctx context.Context, st *store.Store, want store.RIM) (*rim.Index, error) {
+func (r *references) get(ctx context.Context, st *store.Store, want store.DocRef) (*rim.Index, error) {
 	r.mu.Lock()
 	x := r.loaded[want.SHA256]
 	r.mu.Unlock()
 	if x != nil {
 		return x, nil
 	}
-	row, err := st.RIM(ctx, want.Name)
+	data, err := st.Content(ctx, api.DocRIM, want.SHA256)
 	if err != nil {
 		return nil, err
 	}
-	if x, err = r.library.Load(row.Data); err != nil {
+	if x, err = r.library.Load(data); err != nil {
 		return nil, err
 	}
 	r.mu.Lock()
@@ -53,13 +54,13 @@ func (r *references) get(ctx context.Context, st *store.Store, want store.RIM) (
 	if r.loaded == nil {
 		r.loaded = make(map[string]*rim.Index)
 	}
-	r.loaded[row.SHA256] = x
+	r.loaded[want.SHA256] = x
 	return x, nil
 }
 
 // drop lets go of what is not on record any more.
 func (r *references) drop(ctx context.Context, st *store.Store) error {
-	list, err := st.RIMs(ctx)
+	list, err := st.Documents(ctx, api.DocRIM)
 	if err != nil {
 		return err
 	}
