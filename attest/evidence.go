@@ -26,11 +26,13 @@ type Challenge struct {
 }
 
 // Resume asks for a machine's IMA log from entry Count on, if the machine still
-// runs the boot that BootID names; otherwise the log comes from entry 0.
+// runs the boot that BootID names; otherwise the log comes from entry 0. With Boot the TCG event log of that
+// boot is on record and need not come again.
 type Resume struct {
 	Machine UUID   `cbor:"1,keyasint" json:"machine"` // zero: the host
 	BootID  string `cbor:"2,keyasint" json:"boot_id"`
 	Count   uint64 `cbor:"3,keyasint" json:"count"`
+	Boot    bool   `cbor:"4,keyasint,omitempty" json:"boot,omitempty"`
 }
 
 // Expired reports whether the challenge can no longer be answered at now.
@@ -44,6 +46,12 @@ func (c Challenge) ResumeFor(machine UUID) Resume {
 		}
 	}
 	return Resume{Machine: machine}
+}
+
+// WantsBootLog reports whether the challenge asks for the TCG event log of a machine that runs the boot bootID.
+func (c Challenge) WantsBootLog(machine UUID, bootID string) bool {
+	r := c.ResumeFor(machine)
+	return c.BootLogs && !(r.Boot && r.BootID == bootID && bootID != "")
 }
 
 // Evidence is a host's answer to one Challenge (RFC 9334: Evidence of a layered

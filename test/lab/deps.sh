@@ -9,6 +9,7 @@ packages="
 	swtpm swtpm-tools tpm2-tools
 	systemd-container mmdebstrap dbus iproute2 util-linux procps kmod
 	e2fsprogs squashfs-tools cpio xz-utils openssl shellcheck groff-base
+	postgresql chromium fonts-dejavu-core
 "
 
 if ! command -v go >/dev/null; then
@@ -52,7 +53,7 @@ fi
 if [ ! -e "$preset" ]; then
 	made_preset=yes
 	mkdir -p "${preset%/*}"
-	printf 'disable libvirt*\ndisable virt*\ndisable dnsmasq*\ndisable systemd-machined*\n' >"$preset"
+	printf 'disable libvirt*\ndisable virt*\ndisable postgresql*\ndisable dnsmasq*\ndisable systemd-machined*\n' >"$preset"
 fi
 
 log=$(mktemp)

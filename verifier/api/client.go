@@ -9,8 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -30,8 +32,16 @@ type TLS struct {
 // Client speaks to a Verifier. Its methods are safe for concurrent use; an error is a *Problem
 // where the Verifier reported one.
 type Client struct {
-	base *url.URL
-	http *http.Client
+	base  *url.URL
+	http  *http.Client
+	token string // bearer; "": none
+}
+
+// WithToken gives a client that shows a bearer token. It shares its connections with c.
+func (c *Client) WithToken(token string) *Client {
+	d := *c
+	d.token = token
+	return &d
 }
 
 // Deadlines of a client, besides those of the caller's context.
@@ -40,10 +50,12 @@ const (
 	callTimeout  = 30 * time.Second // of a short request
 	bulkTimeout  = 5 * time.Minute  // of one that carries evidence or logs
 	extraTimeout = 15 * time.Second // beyond what the caller asked the Verifier to wait
+	followDelay  = time.Second      // before a broken event stream is taken up again
+	forever      = -1               // of an event stream: as long as the caller wants
 )
 
-// NewClient prepares a client for the Verifier at address: "unix:///path/of/socket" or
-// "https://host[:port]". Nothing is opened yet.
+// NewClient prepares a client for the Verifier at address: "unix:///path/of/socket",
+// "https://host[:port]", or "http://" with a loopback address, which takes a token. Nothing is opened yet.
 func NewClient(address string, files TLS) (*Client, error) {
 	u, err := url.Parse(address)
 	if err != nil {
@@ -68,10 +80,18 @@ func NewClient(address string, files TLS) (*Client, error) {
 			return files.dial(ctx, network, addr)
 		}
 		c.base = &url.URL{Scheme: "https", Host: u.Host}
+	case u.Scheme == "http" && Loopback(u.Hostname()) && strings.Trim(u.Path, "/") == "" && u.User == nil:
+		c.base = &url.URL{Scheme: "http", Host: u.Host}
 	default:
 		return nil, fmt.Errorf("api: %q is neither unix:///PATH nor https://HOST[:PORT]", address)
 	}
 	return c, nil
+}
+
+// Loopback reports whether a host, without a port, is this machine by its very name or address.
+func Loopback(host string) bool {
+	ip, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && ip.IsLoopback()
 }
 
 // Close ends idle connections.
@@ -110,39 +130,74 @@ func (t TLS) dial(ctx context.Context, network, addr string) (net.Conn, error) {
 // request is one exchange: what is sent and how much may come back.
 type request struct {
 	method  string
-	path    string // below /api/v1, escaped
+	path    string // below /api/v1, escaped; or from the root
 	query   url.Values
 	kind    string // content type of body
+	accept  string // content type that is wanted; "": any
 	body    []byte
 	max     int64
 	timeout time.Duration
+	header  http.Header // not nil: takes the answer's
 }
 
 // do makes one exchange and returns the answer's body.
 func (c *Client) do(ctx context.Context, r request) ([]byte, error) {
+	var b []byte
+	err := c.stream(ctx, r, func(body io.Reader) (err error) {
+		b, err = readLimited(body, r.max)
+		return err
+	})
+	return b, err
+}
+
+// stream makes one exchange and lets read have the answer's body.
+func (c *Client) stream(ctx context.Context, r request, read func(io.Reader) error) error {
 	if r.timeout == 0 {
 		r.timeout = callTimeout
 	}
-	ctx, cancel := context.WithTimeout(ctx, r.timeout)
-	defer cancel()
-	u := *c.base
-	u.RawQuery = r.query.Encode()
-	req, err := http.NewRequestWithContext(ctx, r.method, u.JoinPath("/api/v1", r.path).String(), bytes.NewReader(r.body))
-	if err != nil {
-		return nil, err
+	if r.timeout != forever {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, r.timeout)
+		defer cancel()
 	}
-	if r.kind != "" {
-		req.Header.Set("Content-Type", r.kind)
+	req, err := c.request(ctx, r)
+	if err != nil {
+		return err
 	}
 	res, err := c.http.Do(req)
 	if err != nil {
-		return nil, err
+		return err
 	}
 	defer func() { _ = res.Body.Close() }()
 	if res.StatusCode >= 300 {
-		return nil, readProblem(res)
+		return readProblem(res)
 	}
-	return readLimited(res.Body, r.max)
+	if r.header != nil {
+		maps.Copy(r.header, res.Header)
+	}
+	return read(res.Body)
+}
+
+func (c *Client) request(ctx context.Context, r request) (*http.Request, error) {
+	u := *c.base
+	u.RawQuery = r.query.Encode()
+	root := "/api/v1"
+	if strings.HasPrefix(r.path, "/") {
+		root = "/"
+	}
+	req, err := http.NewRequestWithContext(ctx, r.method, u.JoinPath(root, r.path).String(), bytes.NewReader(r.body))
+	if err != nil {
+		return nil, err
+	}
+	for name, value := range map[string]string{"Content-Type": r.kind, "Accept": r.accept} {
+		if value != "" {
+			req.Header.Set(name, value)
+		}
+	}
+	if c.token != "" {
+		req.Header.Set("Authorization", "Bearer "+c.token)
+	}
+	return req, nil
 }
 
 func readLimited(r io.Reader, limit int64) ([]byte, error) {

@@ -23,6 +23,9 @@ const (
 	MaxPageSize     = 1000 // items of one page of a list
 	MaxImpact       = 200  // machines named in an Impact
 	MaxEvents       = 1000 // in one answer
+	MaxNote         = 1000 // bytes of the note of a version
+
+	maxEvent = 1 << 20 // one line of an event stream, bytes
 
 	maxPollBytes = MaxPoll * attest.MaxChallenge
 )

@@ -7,17 +7,16 @@ import (
 	"time"
 )
 
+// Ready asks whether the Verifier can work: its database answers.
+func (c *Client) Ready(ctx context.Context) error {
+	_, err := c.do(ctx, request{method: http.MethodGet, path: "/readyz", max: MaxProblem})
+	return err
+}
+
 // Version asks who answers.
 func (c *Client) Version(ctx context.Context) (*Version, error) {
 	var v Version
 	return &v, c.doJSON(ctx, request{method: http.MethodGet, path: "version"}, nil, &v)
-}
-
-// Hosts lists the hosts that the Verifier knows.
-func (c *Client) Hosts(ctx context.Context) ([]Host, error) {
-	var v []Host
-	err := c.doJSON(ctx, request{method: http.MethodGet, path: "hosts"}, nil, &v)
-	return v, err
 }
 
 // ApproveHost accepts the endorsement key of the host with that ID. ekSHA256 is what the
@@ -31,13 +30,6 @@ func (c *Client) ApproveHost(ctx context.Context, id, ekSHA256 string) (*Host, e
 // DeleteHost forgets a host and everything about its VMs' place on it.
 func (c *Client) DeleteHost(ctx context.Context, id string) error {
 	return c.doJSON(ctx, request{method: http.MethodDelete, path: "hosts/" + url.PathEscape(id)}, nil, nil)
-}
-
-// VMs lists the VMs that the Verifier knows.
-func (c *Client) VMs(ctx context.Context) ([]VM, error) {
-	var v []VM
-	err := c.doJSON(ctx, request{method: http.MethodGet, path: "vms"}, nil, &v)
-	return v, err
 }
 
 // DeleteVM forgets a VM's vTPM, replay state and results. The next attestation enrols
@@ -81,30 +73,6 @@ func (c *Client) MachineEvidence(ctx context.Context, id string) ([]byte, error)
 
 func (c *Client) bulk(ctx context.Context, path string) ([]byte, error) {
 	return c.do(ctx, request{method: http.MethodGet, path: path, max: MaxAnswer, timeout: bulkTimeout})
-}
-
-// RIMs lists the reference values.
-func (c *Client) RIMs(ctx context.Context) ([]RIMInfo, error) {
-	var v []RIMInfo
-	err := c.doJSON(ctx, request{method: http.MethodGet, path: "rims"}, nil, &v)
-	return v, err
-}
-
-// RIM fetches a reference value file as it was stored.
-func (c *Client) RIM(ctx context.Context, name string) ([]byte, error) {
-	return c.do(ctx, request{method: http.MethodGet, path: "rims/" + url.PathEscape(name), max: MaxRIM, timeout: bulkTimeout})
-}
-
-// PutRIM stores a reference value file (verifier/rim) under name, in place of an earlier one.
-func (c *Client) PutRIM(ctx context.Context, name string, file []byte) error {
-	_, err := c.do(ctx, request{method: http.MethodPut, path: "rims/" + url.PathEscape(name), kind: TypeBinary,
-		body: file, max: MaxRequest, timeout: bulkTimeout})
-	return err
-}
-
-// DeleteRIM removes reference values; while they are assigned, that is refused (409).
-func (c *Client) DeleteRIM(ctx context.Context, name string) error {
-	return c.doJSON(ctx, request{method: http.MethodDelete, path: "rims/" + url.PathEscape(name)}, nil, nil)
 }
 
 // AssignRIMs gives a machine its reference values, in place of those it had.

@@ -16,6 +16,12 @@ const (
 	TypeCBOR    = "application/cbor"
 	TypeBinary  = "application/octet-stream"
 	TypeTOML    = "application/toml"
+	TypeEAR     = "application/eat+jwt"
+	TypeJWKS    = "application/jwk-set+json"
+	TypeEvents  = "text/event-stream"
+	TypeCSV     = "text/csv; charset=utf-8"
+	TypeLines   = "application/jsonl"
+	TypeText    = "text/plain; charset=utf-8"
 )
 
 // Problem is an error as the Verifier reports it (RFC 9457). Status tells whose fault it is:

@@ -40,6 +40,12 @@ type List[T any] struct {
 	Total int    `json:"total"`          // of all pages
 }
 
+// Batch is part of a list whose length nobody counts.
+type Batch[T any] struct {
+	Items []T    `json:"items"`
+	Next  string `json:"next,omitempty"` // cursor of what comes after; "" at the end
+}
+
 // MachineFilter selects machines. Empty fields select all.
 type MachineFilter struct {
 	States []appraise.State `json:"states,omitempty"`
@@ -408,6 +414,12 @@ type EnrolToken struct {
 	Secret  string    `json:"secret,omitempty"`  // shown once
 }
 
+// EnrolTokenRequest asks for an EnrolToken.
+type EnrolTokenRequest struct {
+	Name string  `json:"name"` // of the host that it is for; "": any
+	TTL  float64 `json:"ttl"`  // seconds
+}
+
 // AuditEntry is one line of the audit log (verifier/audit).
 type AuditEntry struct {
 	Seq    int64           `json:"seq"`
@@ -444,9 +456,10 @@ type Job struct {
 
 // Stats are time series for plots, oldest first, all of the same length.
 type Stats struct {
-	From, To time.Time
-	Step     float64 `json:"step"` // seconds
-	Series   Series  `json:"series"`
+	From   time.Time `json:"from"`
+	To     time.Time `json:"to"`
+	Step   float64   `json:"step"` // seconds
+	Series Series    `json:"series"`
 }
 
 // Series are the plots' values.

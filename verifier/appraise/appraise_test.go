@@ -267,7 +267,7 @@ func TestAppraise_asks_for_the_whole_log_after_a_failed_proof_and_recovers(t *te
 	w.vm.ima.File("/usr/bin/cron", "cron")
 	w.change = func(in *appraise.Input) { in.Evidence.VMs[0].IMA = measuretest.Cut(w.vm.ima.Segment("boot-1"), 3, 3) }
 	w.expect(untrusted, appraise.CodeIMALog)
-	if r := w.in.VMs[vm1].Prior.Resume(vm1, w.in.VMs[vm1].RIMs); r.Count != 0 {
+	if r := w.in.VMs[vm1].Prior.Resume(vm1, w.in.VMs[vm1].RIMs, w.in.VMs[vm1].Policy); r.Count != 0 {
 		t.Errorf("asks from %d", r.Count)
 	}
 	w.expect(trusted)

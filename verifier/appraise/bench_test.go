@@ -39,8 +39,8 @@ func settled(b *testing.B, files int) appraise.Input {
 		VMs: map[attest.UUID]appraise.Subject{vm1: {Name: "vm1", RIMs: set}}}
 	ask := func() {
 		s := in.VMs[vm1]
-		ev := &attest.Evidence{VMs: []attest.VMEvidence{{UUID: vm1, IMA: vm.since(s.Prior.Resume(vm1, set)), BootLog: vm.boot.Data}}}
-		ev.Host.ID, ev.Host.IMA, ev.Host.BootLog = "h", host.since(in.Host.Prior.Resume(attest.UUID{}, in.Host.RIMs)), host.boot.Data
+		ev := &attest.Evidence{VMs: []attest.VMEvidence{{UUID: vm1, IMA: vm.since(s.Prior.Resume(vm1, set, s.Policy)), BootLog: vm.boot.Data}}}
+		ev.Host.ID, ev.Host.IMA, ev.Host.BootLog = "h", host.since(in.Host.Prior.Resume(attest.UUID{}, in.Host.RIMs, in.Host.Policy)), host.boot.Data
 		q := vm.quote()
 		in.Evidence = ev
 		in.Linked = &link.Linked{Host: link.HostLink{Quote: host.quote()}, VMs: []link.VMLink{{UUID: vm1, Epoch: 1, Quote: q, Banks: q.Banks}}}

@@ -55,7 +55,7 @@ func (c *check) withoutLog(back bool) {
 		c.next.Resync = true // its list ends before what was proven: the whole one shows whether it went back
 	}
 	if c.newBoot && !back {
-		c.next.Replay, c.next.Findings, c.next.More, c.next.Excluded, c.next.RIMs = measurement.State{}, nil, 0, nil, nil
+		c.next.forget()
 		return
 	}
 	c.rejudge()
@@ -65,7 +65,7 @@ func (c *check) withoutLog(back bool) {
 // reference values it is put together from what the caller kept, where that fits.
 func (c *check) segment() (seg attest.LogSegment, whole bool) {
 	prior := c.s.Prior
-	if c.ima.From == 0 || !prior.RIMsChanged(c.s.RIMs) || len(c.s.History) == 0 || c.ima.From != prior.Replay.Count {
+	if c.ima.From == 0 || !prior.Changed(c.s.RIMs, c.s.Policy) || len(c.s.History) == 0 || c.ima.From != prior.Replay.Count {
 		return c.ima, c.ima.From == 0
 	}
 	seg = c.ima
@@ -130,7 +130,7 @@ func (c *check) tail(proof *measurement.Proof) {
 // learn appraises the proven entries and puts what was found into the next state.
 func (c *check) learn(proof *measurement.Proof, whole bool) {
 	n := &c.next
-	changed := c.s.Prior.RIMsChanged(c.s.RIMs)
+	changed := c.s.Prior.Changed(c.s.RIMs, c.s.Policy)
 	n.Replay, n.Resync = proof.State, false
 	if whole {
 		n.Findings, n.More, n.Excluded = nil, 0, nil
@@ -138,9 +138,9 @@ func (c *check) learn(proof *measurement.Proof, whole bool) {
 		n.Findings, n.Excluded = slices.Clone(n.Findings), maps.Clone(n.Excluded)
 	}
 	if whole || !changed {
-		n.RIMs = hashes(c.s.RIMs)
+		n.RIMs, n.Rules = hashes(c.s.RIMs), c.s.Policy.findings()
 	} else {
-		c.add(Reason{Code: CodeNoReference, state: Pending, Text: "reference values have changed: the log proven before has to be appraised again, and is asked for with the next challenge"})
+		c.add(Reason{Code: CodeNoReference, state: Pending, Text: "reference values or the policy have changed: the log proven before has to be appraised again, and is asked for with the next challenge"})
 	}
 	c.scan(proof.Entries())
 	c.judge(n.Findings, n.More, n.Excluded)

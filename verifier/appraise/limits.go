@@ -9,3 +9,6 @@ const (
 	maxPath     = 4096     // bytes of a path that are kept: PATH_MAX
 	maxValues   = 3        // reference values named in one Reason
 )
+
+// maxVersionParts is the number of numbers in a version of software.
+const maxVersionParts = 8

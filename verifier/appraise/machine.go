@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"encoding/json"
 	"fmt"
-	"slices"
 	"time"
 
 	"virt-attest/attest"
@@ -23,7 +22,8 @@ type Machine struct {
 	Epoch    uint64            `json:"epoch,omitempty"`
 	Counters *Counters         `json:"counters,omitempty"`
 	Replay   measurement.State `json:"replay"`
-	RIMs     []string          `json:"rims,omitempty"` // reference values that Findings were made with
+	RIMs     []string          `json:"rims,omitempty"`  // reference values that Findings were made with
+	Rules    string            `json:"rules,omitempty"` // and the parts of the policy that decide about Findings
 	Findings []Finding         `json:"findings,omitempty"`
 	More     uint64            `json:"more,omitempty"` // findings beyond MaxFindings
 	Excluded map[string]uint64 `json:"excluded,omitempty"`
@@ -93,18 +93,24 @@ func DecodeMachine(b []byte) (Machine, error) {
 	return m, nil
 }
 
-// RIMsChanged reports whether m's findings were made with other reference values than set.
-func (m Machine) RIMsChanged(set rim.Set) bool {
-	return m.Replay.Count > 0 && !slices.Equal(m.RIMs, hashes(set))
+// Changed reports whether m's findings were made with other reference values than set, or by a policy
+// that keeps other findings than p.
+func (m Machine) Changed(set rim.Set, p Policy) bool {
+	return m.Replay.Count > 0 && !m.sameFindings(set, p)
 }
 
 // Resume says from where the machine's IMA log is wanted: after the entries proven before, or from
-// the beginning if the last proof failed or reference values have changed.
-func (m Machine) Resume(machine attest.UUID, set rim.Set) attest.Resume {
-	if m.Resync || m.RIMsChanged(set) {
+// the beginning if the last proof failed, or reference values or the policy have changed.
+func (m Machine) Resume(machine attest.UUID, set rim.Set, p Policy) attest.Resume {
+	if m.Resync || m.Changed(set, p) {
 		return attest.Resume{Machine: machine}
 	}
 	return attest.Resume{Machine: machine, BootID: m.Replay.BootID, Count: m.Replay.Count}
+}
+
+// forget drops what belongs to a boot that is over.
+func (m *Machine) forget() {
+	m.Replay, m.Findings, m.More, m.Excluded, m.RIMs, m.Rules = measurement.State{}, nil, 0, nil, nil, ""
 }
 
 func hashes(set rim.Set) []string {

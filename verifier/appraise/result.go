@@ -66,6 +66,7 @@ func (c *check) outcome(in *Input, id attest.UUID) Outcome {
 		UUID: id, Name: c.s.Name, Host: c.host, State: Decide(c.reasons), Reasons: limit(c.reasons), Notes: limit(c.notes),
 		Scheme: in.Evidence.Challenge.Scheme, Time: in.Now, Expires: in.Now.Add(c.s.Policy.validFor()),
 		Report: in.Evidence.Challenge.Nonce.String(), Entries: c.next.Replay.Count, RIM: rimName,
+		Policy: c.s.Policy.Name, Basis: Basis(c.s.Policy, c.s.RIMs),
 	}}
 }
 

@@ -101,6 +101,8 @@ type Result struct {
 	Epoch   uint64        `json:"epoch,omitempty"`
 	Entries uint64        `json:"ima_entries"` // of the IMA log, appraised so far
 	RIM     string        `json:"rim,omitempty"`
+	Policy  string        `json:"policy,omitempty"`
+	Basis   attest.Digest `json:"basis,omitzero"` // the policy and the reference values it was made with (see Basis)
 	Agent   string        `json:"agent,omitempty"`
 	Kernel  string        `json:"kernel,omitempty"`
 }

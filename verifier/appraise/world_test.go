@@ -125,8 +125,8 @@ func (w *world) round() appraise.Output {
 	vm := w.in.VMs[vm1]
 	ev := &attest.Evidence{Challenge: attest.Challenge{Scheme: attest.SchemeSEPA}}
 	ev.Host.ID = "host-id-1"
-	ev.Host.IMA, ev.Host.BootLog = w.host.since(w.in.Host.Prior.Resume(attest.UUID{}, w.in.Host.RIMs)), w.host.boot.Data
-	ev.VMs = []attest.VMEvidence{{UUID: vm1, Status: attest.VMQuoted, IMA: w.vm.since(vm.Prior.Resume(vm1, vm.RIMs)), BootLog: w.vm.boot.Data}}
+	ev.Host.IMA, ev.Host.BootLog = w.host.since(w.in.Host.Prior.Resume(attest.UUID{}, w.in.Host.RIMs, w.in.Host.Policy)), w.host.boot.Data
+	ev.VMs = []attest.VMEvidence{{UUID: vm1, Status: attest.VMQuoted, IMA: w.vm.since(vm.Prior.Resume(vm1, vm.RIMs, vm.Policy)), BootLog: w.vm.boot.Data}}
 	l := link.VMLink{UUID: vm1, Status: attest.VMQuoted, Epoch: w.vm.epoch, Quote: w.vm.quote(), AKName: attest.Name("ak")}
 	l.Banks = l.Quote.Banks
 	if w.exact {

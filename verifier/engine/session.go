@@ -316,7 +316,7 @@ func (s *session) subject(ctx context.Context, id attest.UUID, log *attest.LogSe
 		return appraise.Subject{}, err
 	}
 	sub := appraise.Subject{Name: s.names[id], RIMs: set, Prior: p.state, Policy: s.e.policy(id == attest.UUID{})}
-	if log.From > 0 && p.state.RIMsChanged(set) {
+	if log.From > 0 && p.state.Changed(set, sub.Policy) {
 		sub.History = s.history(ctx, machine, p.state)
 	}
 	return sub, nil

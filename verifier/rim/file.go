@@ -11,6 +11,7 @@ import (
 
 	"virt-attest/attest"
 	"virt-attest/attest/measurement"
+	"virt-attest/internal/strictjson"
 )
 
 // Format is the name and version of the file format.
@@ -101,16 +102,7 @@ func (f *File) check() error {
 }
 
 // CheckName refuses names of reference values that would not fit a URL or a file name.
-func CheckName(name string) error {
-	ok := name != "" && len(name) <= MaxName && name[0] != '.' && name[0] != '-'
-	for _, c := range name {
-		ok = ok && (c >= 'a' && c <= 'z' || c >= '0' && c <= '9' || strings.ContainsRune("._-", c))
-	}
-	if !ok {
-		return fmt.Errorf("rim: name %q: use 1 to %d of a-z 0-9 . _ -, not beginning with . or -", clip(name), MaxName)
-	}
-	return nil
-}
+func CheckName(name string) error { return strictjson.CheckName("rim", name, MaxName) }
 
 // pcrError says why PCR index of bank alg cannot have reference values, or nil.
 func pcrError(alg attest.Alg, index uint8) error {
@@ -153,9 +145,4 @@ func pathKey(s string) (string, error) {
 	return string(p), nil
 }
 
-func clip(s string) string {
-	if len(s) > 80 {
-		s = s[:80] + "…"
-	}
-	return strings.ToValidUTF8(s, "?")
-}
+func clip(s string) string { return strictjson.Clip(s) }

@@ -6,10 +6,9 @@ import (
 	"fmt"
 	"maps"
 	"slices"
-	"sync"
-	"weak"
 
 	"virt-attest/attest"
+	"virt-attest/verifier/internal/library"
 )
 
 // Index is a File made ready for look-ups. It never changes and may be shared.
@@ -209,35 +208,15 @@ func (s Set) Hashes() []attest.Digest {
 
 // Library makes each Index once and holds it as long as somebody uses it. It may be used
 // by many goroutines.
-type Library struct {
-	mu      sync.Mutex
-	indexes map[attest.Digest]weak.Pointer[Index]
-}
+type Library struct{ made library.Library[Index] }
 
 // Load gives the Index of an encoded file.
 func (l *Library) Load(src []byte) (*Index, error) {
-	key := attest.Digest(sha256.Sum256(src))
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if x := l.indexes[key].Value(); x != nil {
-		return x, nil
-	}
-	f, err := Decode(src)
-	if err != nil {
-		return nil, err
-	}
-	x, err := NewIndex(f)
-	if err != nil {
-		return nil, err
-	}
-	if l.indexes == nil {
-		l.indexes = map[attest.Digest]weak.Pointer[Index]{}
-	}
-	for k, w := range l.indexes {
-		if w.Value() == nil {
-			delete(l.indexes, k)
+	return l.made.Load(src, func(src []byte) (*Index, error) {
+		f, err := Decode(src)
+		if err != nil {
+			return nil, err
 		}
-	}
-	l.indexes[key] = weak.Make(x)
-	return x, nil
+		return NewIndex(f)
+	})
 }

@@ -119,7 +119,7 @@ func (a *Answer) Logs(ctx context.Context) {
 	if a.ch.Scheme != attest.SchemeHYPA && answered {
 		a.imaLog(ctx)
 	}
-	if a.ch.BootLogs && answered {
+	if answered && a.ch.WantsBootLog(a.VM.UUID, a.VM.IMA.BootID) {
 		a.bootLog(ctx)
 	}
 	a.about(ctx)

@@ -271,6 +271,23 @@ func imaLog(n int) []byte {
 	return l.Data
 }
 
+func TestLogs_leave_out_a_boot_log_that_is_on_record_for_this_boot_only(t *testing.T) {
+	h := hosttest.New(t)
+	vms := h.StartVMs(t, 1)
+	vms[0].Do(func(v *hosttest.VM) { v.IMA, v.BootLog = imaLog(3), []byte("boot log") })
+	for _, c := range []struct {
+		boot string
+		want string
+	}{{"boot-1", ""}, {"boot-0", "boot log"}, {"", "boot log"}} {
+		ch := h.Challenge(t, attest.SchemeSEPA)
+		ch.BootLogs = true
+		ch.Resume = []attest.Resume{{Machine: vms[0].UUID, BootID: c.boot, Count: 1, Boot: true}}
+		if vm, _ := ask(t, h, ch, vms); string(vm.BootLog) != c.want {
+			t.Errorf("the Verifier knows the boot log of %q: %q came", c.boot, vm.BootLog)
+		}
+	}
+}
+
 func TestLogs_come_from_where_the_Verifier_knows_them(t *testing.T) {
 	h := hosttest.New(t)
 	vms := h.StartVMs(t, 1)

@@ -30,7 +30,7 @@ func (h *Host) Evidence(ctx context.Context, ch *attest.Challenge, q attest.Quot
 	if e.IMA, err = h.IMA.From(ch.ResumeFor(attest.UUID{}), min(logMax, attest.MaxIMAData)); err != nil {
 		h.Log.Error("host's IMA log cannot be read", "error", err)
 	}
-	if ch.BootLogs {
+	if ch.WantsBootLog(attest.UUID{}, e.IMA.BootID) {
 		if e.BootLog, err = BootLog(h.Boot); err != nil {
 			h.Log.Error("host's boot log cannot be read", "error", err)
 		}

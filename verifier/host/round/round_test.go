@@ -314,6 +314,11 @@ func TestAnswer_carries_the_hosts_own_logs(t *testing.T) {
 	if got := ask("", 0); got.IMA.Count != 600 || got.IMA.BootID != "abc" || string(got.BootLog) != "log" || got.IMA.TemplateHash != attest.SHA1 {
 		t.Errorf("%d entries of %q, boot log %q", got.IMA.Count, got.IMA.BootID, got.BootLog)
 	}
+	ch := h.Challenge(t, attest.SchemeHost)
+	ch.BootLogs, ch.Resume = true, []attest.Resume{{BootID: "abc", Count: 5, Boot: true}}
+	if ev, _ := answer(t, h, ch); ev.Host.BootLog != nil {
+		t.Errorf("a boot log that is on record came again: %q", ev.Host.BootLog)
+	}
 	write("ima", list.Data)
 	for _, c := range []struct {
 		boot        string
