@@ -50,13 +50,13 @@ func loadAssets() (map[string]asset, error) {
 	return out, nil
 }
 
-// loadPages parses every page with the frame around it. Files whose name begins with _ are shared.
+// loadPages parses every page with the frame around it. Those in shared are parts of every page.
 func (u *ui) loadPages() (map[string]*template.Template, error) {
-	base, err := template.New("").Funcs(u.funcs()).ParseFS(embedded, "templates/_*.html")
+	base, err := template.New("").Funcs(u.funcs()).ParseFS(embedded, "templates/shared/*.html")
 	if err != nil {
 		return nil, fmt.Errorf("web: %w", err)
 	}
-	list, err := fs.Glob(embedded, "templates/[a-z]*.html")
+	list, err := fs.Glob(embedded, "templates/*.html")
 	if err != nil {
 		return nil, fmt.Errorf("web: %w", err)
 	}
@@ -83,6 +83,7 @@ func (u *ui) funcs() template.FuncMap {
 		"static": func(file string) string { return "/static/" + file + "?v=" + u.files[file].tag },
 		"digits": digits, "states": states, "word": word, "lower": strings.ToLower, "join": strings.Join,
 		"dict": dict, "icon": icon, "vmid": func(u attest.UUID) string { return u.String() },
+		"source": source, "ticks": ticks, "part": func(whole, n int) float64 { return 100 * float64(n) / float64(max(whole, 1)) },
 		"has": func(list []string, s string) bool { return slices.Contains(list, s) },
 		"add": func(a, b int) int { return a + b },
 		"sec": func(s float64) string { return span(time.Duration(s * float64(time.Second))) },

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"html/template"
 	"net/http"
 	"net/url"
 	"time"
@@ -17,6 +18,9 @@ type overviewData struct {
 	Alerting           []api.Alert
 	Success            []float64 // of the last hours, oldest first
 }
+
+// Spark draws Success.
+func (d overviewData) Spark() template.HTML { return spark(d.Success) }
 
 // guide is the first run: three steps that tick themselves off.
 type guide struct{ Host, Approved, References bool }

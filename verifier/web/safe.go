@@ -103,3 +103,29 @@ func digits(hex, other string) template.HTML {
 	set(false)
 	return template.HTML(b.String()) //nolint:gosec // every character was escaped just above
 }
+
+// source gives a text of several lines: as visible, and with its line ends.
+func source(s string) template.HTML {
+	var b strings.Builder
+	for line := range strings.Lines(s) {
+		line, ended := strings.CutSuffix(line, "\n")
+		b.WriteString(string(visible(line, maxEdit)))
+		if ended {
+			b.WriteByte('\n')
+		}
+	}
+	return template.HTML(b.String()) //nolint:gosec // every line was escaped just above
+}
+
+// ticks gives our own prose; what stands between backquotes is code.
+func ticks(s string) template.HTML {
+	var b strings.Builder
+	for i, part := range strings.Split(s, "`") {
+		if i%2 == 1 {
+			b.WriteString("<code>" + html.EscapeString(part) + "</code>")
+		} else {
+			b.WriteString(html.EscapeString(part))
+		}
+	}
+	return template.HTML(b.String()) //nolint:gosec // every part was escaped just above
+}
