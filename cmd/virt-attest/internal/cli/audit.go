@@ -16,11 +16,14 @@ type auditFlags struct {
 	verify bool
 	export string
 	last   int
+
+	keys        string   // file with the Verifier's public keys
+	checkpoints []string // files
 }
 
 func (a *app) auditCmd() *cobra.Command {
 	var f auditFlags
-	cmd := a.verb("audit", "Show the Verifier's audit log, check its chain, or keep a copy", noArgs,
+	cmd := a.verb("audit [--verify [FILE]]", "Show the Verifier's audit log, check its chain, or keep a copy", rangeArgs(0, 1, "at most one file"),
 		func(ctx context.Context, client *api.Client, _ []string) error {
 			switch {
 			case f.verify:
@@ -30,11 +33,26 @@ func (a *app) auditCmd() *cobra.Command {
 			}
 			return a.auditList(ctx, client, f.last)
 		})
-	cmd.Long = "Shows the newest entries. --verify has the Verifier check the chain."
+	online := cmd.RunE
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if len(args) == 1 {
+			return a.auditFile(args[0], f)
+		}
+		return online(cmd, args)
+	}
+	cmd.Long = "Shows the newest entries. --verify has the Verifier check the chain, or, with a file that --export wrote, checks it here, without a Verifier."
 	cmd.Flags().BoolVar(&f.verify, "verify", false, "check that no entry was changed, removed or put in")
 	cmd.Flags().StringVar(&f.export, "export", "", "write all entries to `FILE` as JSON lines, oldest first (-: standard output)")
 	cmd.Flags().IntVar(&f.last, "last", 50, "how many entries to show")
+	cmd.Flags().StringVar(&f.keys, "keys", "", "for a file: the Verifier's public keys, as virt-attest keys printed them, to check its checkpoints with")
+	cmd.Flags().StringArrayVar(&f.checkpoints, "checkpoint", nil, "for a file: a `FILE` with checkpoints that were kept elsewhere (may be repeated)")
 	cmd.MarkFlagsMutuallyExclusive("verify", "export")
+	cmd.PreRunE = func(_ *cobra.Command, args []string) error {
+		if file := len(args) == 1; file != f.verify && file || !file && (f.keys != "" || len(f.checkpoints) > 0) {
+			return fail(exitUsage, "a file is for --verify, and --keys and --checkpoint are for a file")
+		}
+		return nil
+	}
 	cmd.ValidArgsFunction = files
 	return cmd
 }

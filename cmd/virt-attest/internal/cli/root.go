@@ -105,7 +105,7 @@ func (a *app) root() *cobra.Command {
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fail(exitUsage, "%v", err) })
 	cmd.AddCommand(a.vmCommands()...)
 	cmd.AddCommand(a.enableCmd(), a.disableCmd(), a.rimCmd(), a.policyCmd(), a.hostCmd(), a.verifyCmd(), a.versionCmd())
-	cmd.AddCommand(a.eventCmd(), a.alertCmd(), a.auditCmd(), a.tokenCmd(), a.webhookCmd(), a.loginLinkCmd(), a.exportCmd(), a.doctorCmd(), a.configCmd(), a.tenantCmd())
+	cmd.AddCommand(a.eventCmd(), a.alertCmd(), a.auditCmd(), a.tokenCmd(), a.webhookCmd(), a.loginLinkCmd(), a.exportCmd(), a.doctorCmd(), a.configCmd(), a.tenantCmd(), a.keysCmd())
 	for name, complete := range map[string]cobra.CompletionFunc{"output": words(outputs...), "progress": words(progresses...)} {
 		_ = cmd.RegisterFlagCompletionFunc(name, complete)
 	}
