@@ -11,7 +11,7 @@ import (
 // Component is the program.
 type Component string
 
-// The programs that have these metrics.
+// ComponentVerifier is the one that has these metrics.
 const ComponentVerifier Component = "verifierd"
 
 // Kind is a kind of machine.
