@@ -33,7 +33,8 @@ func (c *check) log(back bool) {
 		c.unexplained(err)
 		return
 	}
-	if !proof.Continues && !c.newBoot {
+	sameBoot := !c.newBoot || prior.BootID != "" && c.ima.BootID == prior.BootID // a boot has a name of its own
+	if !proof.Continues && sameBoot {
 		c.restarted(proof)
 		return
 	}
@@ -66,7 +67,7 @@ func (c *check) withoutLog(back bool) {
 	} else if !back {
 		c.note(Reason{Code: CodeIMAMissing, Text: "appraised without an IMA log, by its PCRs alone: what ran after the boot is unknown"})
 	}
-	if prior := c.s.Prior.Replay; prior.Count > 0 && c.ima.BootID == prior.BootID && c.ima.From < prior.Count {
+	if prior := c.s.Prior.Replay; !back && prior.Count > 0 && c.ima.BootID == prior.BootID && c.ima.From < prior.Count {
 		c.next.Resync = true // its list ends before what was proven: the whole one shows whether it went back
 	}
 	if c.newBoot && !back {

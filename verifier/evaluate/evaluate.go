@@ -19,9 +19,9 @@ func Link(ev *attest.Evidence, want *attest.Challenge, now time.Time) (*link.Lin
 
 // Subjects are what the caller knows of the machines, besides their identity.
 type Subjects struct {
-	Issued time.Time // when the challenge was made; zero: unknown
 	Host   appraise.Subject
 	VMs    map[attest.UUID]appraise.Subject
+	Issued time.Time // when the challenge was sent, by the Verifier's clock; zero: unknown (appraise.Input)
 }
 
 // Judge appraises what is linked. It gives one Outcome for the host and one for each VM of l.
