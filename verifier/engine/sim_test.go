@@ -135,7 +135,14 @@ func (h *host) activate(ctx context.Context, n attest.Nonce, list []api.Activati
 	if h.onKeys != nil {
 		a.Items = h.onKeys(a.Items)
 	}
-	return h.service().Activated(ctx, "", &a)
+	for {
+		err := h.service().Activated(ctx, "", &a)
+		var no *Answer
+		if err == nil || errors.As(err, &no) || ctx.Err() != nil {
+			return err
+		}
+		time.Sleep(20 * time.Millisecond)
+	}
 }
 
 // serve polls and answers until the test ends. When a Verifier is gone it says hello to the next one.
