@@ -7,9 +7,7 @@ import (
 	"io"
 	"net/http"
 	"slices"
-	"time"
 
-	"virt-attest/attest"
 	"virt-attest/verifier/api"
 	"virt-attest/verifier/engine"
 )
@@ -89,10 +87,6 @@ func (b bridge) PutSettings(ctx context.Context, _ api.Caller, machine string, s
 	return b.Assign(ctx, machine, &api.Assign{RIMs: s.RIMs})
 }
 
-func (b bridge) Attest(ctx context.Context, _ api.Caller, r api.AttestRequest) (*api.Report, error) {
-	return b.Engine.Attest(ctx, &r)
-}
-
 func (b bridge) Report(ctx context.Context, _ api.Caller, id string) (*api.Report, error) {
 	return b.Engine.Report(ctx, id)
 }
@@ -152,30 +146,6 @@ func (b bridge) DeleteDocument(ctx context.Context, _ api.Caller, k api.DocKind,
 	return b.DeleteRIM(ctx, name)
 }
 
-func (b bridge) Hello(ctx context.Context, client string, h *api.HostHello) (*api.HostWelcome, error) {
-	return b.Engine.Hello(ctx, engine.Client(client), h)
-}
-
-func (b bridge) Poll(ctx context.Context, client, host string, wait time.Duration) (*api.Poll, func(), error) {
-	d, err := b.Engine.Challenges(ctx, engine.Client(client), host, wait)
-	if err != nil {
-		return nil, nil, err
-	}
-	return &api.Poll{Challenges: d.Challenges}, d.Failed, nil
-}
-
-func (b bridge) Challenge(context.Context, string, string, attest.Scheme) (*attest.Challenge, error) {
-	return nil, missing()
-}
-
-func (b bridge) Evidence(ctx context.Context, client string, encoded []byte) (*api.EvidenceReply, error) {
-	return b.Engine.Evidence(ctx, engine.Client(client), encoded)
-}
-
-func (b bridge) Activated(ctx context.Context, client string, a *api.Activated) error {
-	return b.Engine.Activated(ctx, engine.Client(client), a)
-}
-
 func (b bridge) Overview(context.Context, api.Caller) (*api.Overview, error) {
 	return nil, missing()
 }
@@ -185,10 +155,6 @@ func (b bridge) Topology(context.Context, api.Caller) (*api.Topology, error) {
 }
 
 func (b bridge) Stats(context.Context, api.Caller, int, int) (*api.Stats, error) {
-	return nil, missing()
-}
-
-func (b bridge) AttestAsync(context.Context, api.Caller, api.AttestRequest) (*api.Job, error) {
 	return nil, missing()
 }
 
