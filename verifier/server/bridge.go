@@ -9,6 +9,7 @@ import (
 	"slices"
 
 	"virt-attest/verifier/api"
+	"virt-attest/verifier/audit"
 	"virt-attest/verifier/engine"
 )
 
@@ -312,4 +313,18 @@ func (b bridge) Job(context.Context, api.Caller, string) (*api.Job, error) {
 
 func (b bridge) Replicas(context.Context, api.Caller) ([]api.Replica, error) {
 	return nil, missing()
+}
+
+// chain makes an entry the one after prev in the audit log.
+func chain(prev, e api.AuditEntry) api.AuditEntry {
+	head := audit.Head{Seq: e.Seq - 1}
+	if b, err := hex.DecodeString(prev.Hash); err == nil {
+		copy(head.Hash[:], b)
+	}
+	out, err := audit.Next(head, audit.Entry{Time: e.Time, Actor: e.Actor, Action: e.Action, Object: e.Object, Detail: e.Detail})
+	if err != nil {
+		return e
+	}
+	e.Seq, e.Prev, e.Hash = out.Seq, out.Prev.String(), out.Hash.String()
+	return e
 }
