@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"html/template"
 	"io/fs"
-	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -21,7 +21,7 @@ var embedded embed.FS
 
 // kinds are the content types of what is in static.
 func kindOf(file string) string {
-	switch path.Ext(file) {
+	switch filepath.Ext(file) {
 	case ".css":
 		return "text/css; charset=utf-8"
 	case ".js":
@@ -69,7 +69,7 @@ func (u *ui) loadPages() (map[string]*template.Template, error) {
 		if err != nil {
 			return nil, fmt.Errorf("web: %w", err)
 		}
-		out[strings.TrimSuffix(path.Base(file), ".html")] = t
+		out[strings.TrimSuffix(filepath.Base(file), ".html")] = t
 	}
 	return out, nil
 }
@@ -77,7 +77,7 @@ func (u *ui) loadPages() (map[string]*template.Template, error) {
 // funcs are what templates may call.
 func (u *ui) funcs() template.FuncMap {
 	return template.FuncMap{
-		"name": name, "text": text, "plain": func(s string) string { return plain(s, maxName) }, "short": short,
+		"name": name, "path": path, "text": text, "plain": func(s string) string { return plain(s, maxName) }, "short": short,
 		"stamp": stamp, "seconds": seconds, "count": count, "size": size, "percent": percent,
 		"ago":    func(t time.Time) template.HTML { return since(u.opts.Now(), t) },
 		"static": func(file string) string { return "/static/" + file + "?v=" + u.files[file].tag },

@@ -24,8 +24,8 @@ type overviewData struct {
 func (d overviewData) Lead() string {
 	vms, hosts := d.VMDonut.Total-d.VMs[appraise.Trusted], d.HostDonut.Total-d.Hosts[appraise.Trusted]
 	switch {
-	case d.VMDonut.Total+d.HostDonut.Total == 0:
-		return "Nothing is attested yet."
+	case d.Guide != nil:
+		return "Three steps lead to the first verdict."
 	case vms+hosts == 0:
 		return "Every host and every VM is TRUSTED."
 	case hosts == 0:

@@ -86,7 +86,7 @@ func drawHost(h api.TopologyHost) hostDrawing {
 	p.add(`<svg class="topo" viewBox="0 0 %d %d" width="%d" height="%d" role="group" aria-label="host %s and its VMs">`, wide, tall, wide, tall, plain(h.Name, maxName))
 	p.rails(boxes)
 	p.add(`<a href="/hosts/%s" class="node s-%s"><rect x="2" y="4" width="%d" height="48" rx="6"/>`, url.PathEscape(h.ID), strings.ToLower(string(h.State)), hostWidth)
-	p.add(`<use href="#%s" x="12" y="11" width="18" height="18"/><text x="36" y="25" class="nm">%s</text>`, icon(h.State), clip(plain(h.Name, maxName), 22))
+	p.add(`<use href="#%s" x="12" y="11" width="18" height="18"/><text x="36" y="25" class="nm">%s</text>`, icon(h.State), clip(plain(h.Name, maxName), 20))
 	online := "connected"
 	if !h.Online {
 		online = "not connected"
@@ -135,7 +135,7 @@ func (p *picture) link(x, y int, ok bool) {
 
 func (p *picture) vm(x, y int, v api.TopologyVM) {
 	p.add(`<a href="/vms/%s" class="node s-%s"><rect x="%d" y="%d" width="%d" height="%d" rx="5"/>`, v.UUID.String(), strings.ToLower(string(v.State)), x, y, vmWidth, vmHeight)
-	p.add(`<use href="#%s" x="%d" y="%d" width="16" height="16"/><text x="%d" y="%d" class="nm">%s</text>`, icon(v.State), x+7, y+9, x+28, y+14, clip(plain(v.Name, maxName), 23))
+	p.add(`<use href="#%s" x="%d" y="%d" width="16" height="16"/><text x="%d" y="%d" class="nm">%s</text>`, icon(v.State), x+7, y+9, x+28, y+14, clip(plain(v.Name, maxName), 20))
 	said := string(v.State)
 	if !v.Link {
 		said += ", link not proven"
