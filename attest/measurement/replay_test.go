@@ -395,3 +395,32 @@ func TestNextEntry_tells_an_incomplete_entry_from_a_malformed_one(t *testing.T) 
 		t.Error("a template hash of no size is accepted")
 	}
 }
+
+func TestEntries_gives_the_signature_or_the_buffer_where_the_template_has_one(t *testing.T) {
+	for name, want := range map[string]struct{ sigs, bufs int }{
+		"ima-ng": {0, 0}, "ima-sig": {1, 0}, "ima-sigv2": {1, 0}, "ima-modsig": {1, 0}, "critical": {1, 1}, "evm-sig": {0, 0},
+	} {
+		var sigs, bufs int
+		for e := range measurement.Entries(measuretest.Load(name).IMA) {
+			if len(e.Sig) > 0 {
+				sigs++
+				if string(e.Path) != "/bin/signed" {
+					t.Errorf("%s: %s has a signature", name, e.Path)
+				}
+			}
+			if len(e.Buf) > 0 {
+				bufs++
+			}
+		}
+		if sigs != want.sigs || bufs < want.bufs {
+			t.Errorf("%s: %d signatures, %d buffers", name, sigs, bufs)
+		}
+	}
+	l := &measuretest.IMA{PCRs: measuretest.NewPCRs(attest.SHA256)}
+	l.Entry("d-ng|n-ng|sig", append([]byte("sha256:\x00"), make([]byte, 32)...), []byte("/a\x00"), []byte("s"))
+	for e := range measurement.Entries(l.Segment("b")) {
+		if string(e.Sig) != "s" || e.Buf != nil {
+			t.Errorf("a custom template: %q %q", e.Sig, e.Buf)
+		}
+	}
+}

@@ -19,6 +19,11 @@ type Entry struct {
 	DigestAlg []byte // "sha256"; "verity:sha256" where fs-verity's digest was measured
 	Digest    []byte // of the file or buffer
 	Path      []byte // of the file, or the buffer's name, as the kernel wrote it: any bytes but NUL, '_' for a space
+
+	// Sig and Buf are the third field, where the template's name says that it is a signature or a buffer;
+	// nothing proves that name, so what is in them must speak for itself (package filesig, Digest).
+	Sig []byte
+	Buf []byte
 }
 
 // BootAggregateName is the path of the entry that ties a list to the boot before it.
@@ -98,8 +103,8 @@ func plain[T string | []byte](s T) bool {
 	return true
 }
 
-// templates are the kernel's own. All begin with the digest and the name, and only these two
-// are read: which fields an entry has is told by the template's name, which nothing proves,
+// templates are the kernel's own. All begin with the digest and the name, and only these two are
+// relied on: which fields an entry has is told by the template's name, which nothing proves,
 // and the later fields hold what the owner of a file chose (signatures, attributes).
 var templates = []string{
 	"ima-ng", "ima-sig", "ima-ngv2", "ima-sigv2", "ima-buf", "ima-modsig", "evm-sig",
@@ -135,12 +140,45 @@ func (r *raw) entry(index uint64, e *Entry) {
 	if !ok || len(n) < 2 || bytes.IndexByte(n, 0) != len(n)-1 {
 		return
 	}
+	var third []byte
 	for fields := 2; len(rest) > 0; fields++ {
-		if _, rest, ok = r.field(rest); !ok || fields == MaxFields {
+		var f []byte
+		if f, rest, ok = r.field(rest); !ok || fields == MaxFields {
 			return
 		}
+		if fields == 2 {
+			third = f
+		}
+	}
+	switch thirdField(r.name) {
+	case 's':
+		e.Sig = third
+	case 'b':
+		e.Buf = third
 	}
 	e.Path, e.Parsed = n[:len(n)-1:len(n)-1], true
+}
+
+// thirdField says what a template of a name has after digest and name: 's' a signature, 'b' a buffer, 0
+// something else or nothing.
+func thirdField(name []byte) byte {
+	switch string(name) {
+	case "ima-sig", "ima-sigv2", "ima-modsig":
+		return 's'
+	case "ima-buf":
+		return 'b'
+	}
+	for range 2 {
+		_, name, _ = bytes.Cut(name, []byte{'|'})
+	}
+	first, _, _ := bytes.Cut(name, []byte{'|'})
+	switch string(first) {
+	case "sig":
+		return 's'
+	case "buf":
+		return 'b'
+	}
+	return 0
 }
 
 // field cuts a field (u32 length, bytes) off b.

@@ -45,7 +45,7 @@ func appraiseVM(in *Input, vm link.VMLink, host Result) Outcome {
 		c.unlinked(vm, err, ev.Problem)
 		return c.outcome(in, vm.UUID).describe(vm, ev)
 	}
-	c.ak, c.quote, c.banks, c.ima, c.bootLog = vm.AKName, vm.Quote, vm.Banks, ev.IMA, ev.BootLog
+	c.ak, c.quote, c.banks, c.ima, c.bootLog, c.agent = vm.AKName, vm.Quote, vm.Banks, ev.IMA, ev.BootLog, ev.Agent.Version
 	c.run()
 	return c.outcome(in, vm.UUID).describe(vm, ev)
 }

@@ -1,38 +1,109 @@
 package appraise
 
 import (
+	"crypto/sha256"
 	"fmt"
+	"slices"
 
+	"virt-attest/attest"
 	"virt-attest/attest/measurement/eventlog"
 )
 
-// boot checks that the TCG event log, where there is one, explains the quoted PCR 0-9. The PCR values
-// themselves are compared with reference values; nothing is decided by what the log says.
-func (c *check) boot() {
-	if len(c.bootLog) == 0 {
-		if c.s.Policy.BootLogRequired {
-			c.add(Reason{Code: CodeBootLog, Text: "no TCG event log came with the evidence", Hint: "The kernel offers it below /sys/kernel/security/tpm0 if the firmware made one."})
+// BootRecord says that a boot log was found in order, so that it need not come again in the same boot.
+type BootRecord struct {
+	BootID string        `cbor:"1,keyasint"` // as the machine names its boot
+	Basis  attest.Digest `cbor:"2,keyasint"` // policy and reference values by which it was
+	PCRs   attest.Digest `cbor:"3,keyasint"` // of the quoted PCR 0-9 that it explains
+	Notes  []BootNote    `cbor:"4,keyasint,omitempty"`
+}
+
+// BootNote is what was noted about a boot log.
+type BootNote struct {
+	PCR  uint8  `cbor:"1,keyasint"`
+	Text string `cbor:"2,keyasint"`
+}
+
+// firmware appraises what was booted: PCRs and the TCG event log. Nothing learned is kept with back.
+func (c *check) firmware(back bool) {
+	sound := len(c.reasons)
+	c.registers()
+	notes := len(c.notes)
+	c.boot()
+	if back {
+		return
+	}
+	switch {
+	case c.recalled:
+	case c.log0 == nil || len(c.reasons) > sound || c.ima.BootID == "" || len(c.notes)-notes > maxBootNotes:
+		c.next.Boot = nil
+	default:
+		c.next.Boot = &BootRecord{BootID: c.ima.BootID, Basis: c.basis, PCRs: c.bootPCRs()}
+		for _, r := range c.notes[notes:] {
+			n := BootNote{Text: r.Text, PCR: noPCR}
+			if r.PCR != nil {
+				n.PCR = *r.PCR
+			}
+			c.next.Boot.Notes = append(c.next.Boot.Notes, n)
 		}
+	}
+}
+
+// noPCR stands in a BootNote for none.
+const noPCR = attest.PCRCount
+
+// readBootLog splits the boot log, or recalls that the one of this boot was in order.
+func (c *check) readBootLog() {
+	if len(c.bootLog) > 0 {
+		c.log0, c.logErr = eventlog.Parse(c.bootLog)
 		return
 	}
-	log, err := eventlog.Parse(c.bootLog)
-	if err != nil {
-		c.add(Reason{Code: CodeBootLog, Text: err.Error(), Hint: "The TCG event log was changed, or the firmware writes one that no specification describes."})
+	b := c.s.Prior.Boot
+	c.recalled = b != nil && b.BootID == c.ima.BootID && b.Basis == c.basis && b.PCRs == c.bootPCRs()
+}
+
+// bootPCRs is a digest of the quoted PCR 0-9 of every bank.
+func (c *check) bootPCRs() attest.Digest {
+	h := sha256.New()
+	for _, b := range c.banks {
+		for _, p := range b.PCRs {
+			if p.Index <= eventlog.LastPCR {
+				h.Write([]byte{byte(b.Alg >> 8), byte(b.Alg), p.Index})
+				h.Write(p.Value)
+			}
+		}
+	}
+	return attest.Digest(h.Sum(nil))
+}
+
+// boot checks that the TCG event log, where there is one, explains the quoted PCR 0-9, and
+// holds its events against the policy's rules.
+func (c *check) boot() {
+	switch {
+	case c.recalled:
+		c.recallNotes()
+		return
+	case c.logErr != nil:
+		c.add(Reason{Code: CodeBootLog, Text: c.logErr.Error(), Hint: "The TCG event log was changed, or the firmware writes one that no specification describes."})
+		return
+	case c.log0 == nil:
+		c.withoutBootLog()
 		return
 	}
-	if !log.Covers(c.banks) {
-		r := Reason{Code: CodeBootLog, Text: fmt.Sprintf("the TCG event log has digests for %v only and explains no bank that counts", log.Banks())}
-		if c.s.Policy.BootLogRequired {
+	needed := c.s.Policy.BootLogRequired || c.s.Policy.BootEvents != nil
+	covers := c.log0.Covers(c.banks)
+	if !covers {
+		r := Reason{Code: CodeBootLog, Text: fmt.Sprintf("the TCG event log has digests for %v only and explains no bank that counts", c.log0.Banks())}
+		if needed {
 			c.add(r)
 		} else {
 			c.note(r)
 		}
 	}
-	for _, m := range log.Replay(c.banks) {
+	for _, m := range c.log0.Replay(c.banks) {
 		c.add(Reason{Code: CodeBootLog, PCR: &m.PCR, Text: fmt.Sprintf("the TCG event log gives PCR %d of the %v bank as %x, the quote says %x", m.PCR, m.Alg, m.Replayed, m.Quoted),
 			Hint: "The log was changed, events are missing, or something was measured that the firmware did not log."})
 	}
-	for _, a := range log.Anomalies() {
+	for _, a := range c.log0.Anomalies() {
 		r := Reason{Code: CodeBootLog, PCR: &a.PCR, Text: fmt.Sprintf("TCG event log, event %d: %s", a.Event, a.Text)}
 		if a.Forged {
 			c.add(r)
@@ -40,4 +111,83 @@ func (c *check) boot() {
 			c.note(r)
 		}
 	}
+	if c.s.Policy.BootEvents != nil && covers {
+		c.events(c.s.Policy.BootEvents.Unlisted(c.log0, c.banks))
+	}
+}
+
+// events reports each event that the policy's rules do not allow, by all that is needed to allow it.
+func (c *check) events(unlisted []*eventlog.Event) {
+	for _, e := range unlisted {
+		pcr, name := e.PCR(), eventName(e)
+		digest := c.eventDigest(e)
+		c.add(Reason{Code: CodeBootEvent, PCR: &pcr, Digest: digest,
+			Text: fmt.Sprintf("TCG event log, event %d: %s in PCR %d, digest %s, is not among the events that the policy allows", e.Index(), name, pcr, digest),
+			Hint: fmt.Sprintf("A firmware or boot loader update may bring new events. If it was meant, allow type %s in PCR %d in the policy (boot.allow), with this digest or with any.", name, pcr)})
+	}
+}
+
+func eventName(e *eventlog.Event) string {
+	b, _ := e.UntrustedType().MarshalText() // never fails
+	return string(b)
+}
+
+// eventDigest gives an event's digest in the strongest bank that is quoted, "alg:hex".
+func (c *check) eventDigest(e *eventlog.Event) string {
+	out := ""
+	for _, b := range c.banks {
+		if d := e.ReplayedDigest(b.Alg); d != nil && (out == "" || b.Alg == attest.SHA256) {
+			out = fmt.Sprintf("%v:%x", b.Alg, d)
+		}
+	}
+	return out
+}
+
+// withoutBootLog handles a machine that sent none. One that was not asked for it, since the log of
+// this boot had been in order, is asked again before anything is said against it.
+func (c *check) withoutBootLog() {
+	if !c.s.Policy.BootLogRequired && c.s.Policy.BootEvents == nil {
+		return
+	}
+	r := Reason{Code: CodeBootLog, Text: "no TCG event log came with the evidence", Hint: "The kernel offers it below /sys/kernel/security/tpm0 if the firmware made one."}
+	if b := c.s.Prior.Boot; b != nil && b.BootID == c.ima.BootID && b.BootID != "" {
+		r.state, r.Text = Pending, "the policy, reference values or boot PCRs have changed since the TCG event log came: it is asked for with the next challenge"
+	}
+	c.add(r)
+}
+
+func (c *check) recallNotes() {
+	for _, n := range c.s.Prior.Boot.Notes {
+		r := Reason{Code: CodeBootLog, Text: n.Text}
+		if n.PCR != noPCR {
+			r.PCR = &n.PCR
+		}
+		c.note(r)
+	}
+}
+
+// byEvents reports whether the boot log explains a quoted PCR by events that reference values list; why
+// says what is wrong, the empty text that no reference value lists events of it.
+func (c *check) byEvents(bank attest.PCRBank, index uint8) (ok bool, why string) {
+	if _, listed := c.s.RIMs.BootEvent(bank.Alg, index, nil); !listed {
+		return false, ""
+	}
+	switch {
+	case c.recalled:
+		return true, ""
+	case c.log0 == nil:
+		return false, "no TCG event log explains it by the events that they list"
+	case !c.log0.Explains(bank, index):
+		return false, "the TCG event log does not explain it"
+	}
+	events := c.log0.Measured(index)
+	at := slices.IndexFunc(events, func(e *eventlog.Event) bool {
+		allowed, _ := c.s.RIMs.BootEvent(bank.Alg, index, e.ReplayedDigest(bank.Alg))
+		return !allowed
+	})
+	if at < 0 {
+		return true, ""
+	}
+	e := events[at]
+	return false, fmt.Sprintf("event %d of the TCG event log, %s with digest %v:%x, is not among the events that they list", e.Index(), eventName(e), bank.Alg, e.ReplayedDigest(bank.Alg))
 }

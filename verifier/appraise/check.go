@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"virt-attest/attest"
+	"virt-attest/attest/measurement/eventlog"
 	"virt-attest/attest/quote"
 )
 
@@ -23,6 +24,14 @@ type check struct {
 	banks   []attest.PCRBank
 	ima     attest.LogSegment
 	bootLog []byte
+	agent   string // its version
+	hosts   []attest.Software
+
+	basis    attest.Digest
+	log0     *eventlog.Log // the boot log, nil where none came or it cannot be read
+	logErr   error
+	recalled bool // none came, and the one of this boot was found in order before
+	signers  signers
 
 	now       time.Time
 	overtaken bool // a challenge sent after this one was answered before
@@ -36,6 +45,8 @@ type check struct {
 func newCheck(in *Input, layer Layer, s Subject) *check {
 	c := &check{layer: layer, s: s, host: in.Evidence.Host.ID, next: s.Prior, reasons: slices.Clone(s.Known)}
 	c.frozen = len(s.Known) > 0
+	c.hosts, c.basis = in.Evidence.Host.Software, Basis(s.Policy, s.RIMs)
+	c.signers = signers{mode: s.Policy.Signatures, left: maxVerify}
 	c.now, c.overtaken = in.Now, !in.Issued.IsZero() && s.Prior.Time.After(in.Issued)
 	return c
 }
@@ -65,8 +76,10 @@ func (c *check) run() {
 			Hint: "Make some from a machine that is known to be good (virt-attest rim create) and assign them."})
 	}
 	c.proven()
-	c.registers()
-	c.boot()
+	c.tpm()
+	c.software()
+	c.readBootLog()
+	c.firmware(back)
 	c.log(back)
 }
 
@@ -112,7 +125,7 @@ func (c *check) registers() {
 			continue
 		}
 		for _, i := range c.s.RIMs.PCRs(alg) {
-			compared[i] = c.register(alg, i, bank.Get(i)) || compared[i]
+			compared[i] = c.register(bank, i) || compared[i]
 		}
 	}
 	found := false
@@ -130,11 +143,17 @@ func (c *check) registers() {
 	}
 }
 
-func (c *check) register(alg attest.Alg, index uint8, value []byte) bool {
+// register compares one PCR; it gives false where the quote does not cover it.
+func (c *check) register(bank attest.PCRBank, index uint8) bool {
+	value := bank.Get(index)
 	if value == nil {
 		return false
 	}
-	ok, _, want := c.s.RIMs.PCR(alg, index, value)
+	ok, _, want := c.s.RIMs.PCR(bank.Alg, index, value)
+	if ok {
+		return true
+	}
+	ok, why := c.byEvents(bank, index)
 	if ok {
 		return true
 	}
@@ -146,8 +165,11 @@ func (c *check) register(alg attest.Alg, index uint8, value []byte) bool {
 		}
 		allowed = append(allowed, w.String())
 	}
-	c.add(Reason{Code: CodePCRMismatch, PCR: &index, Digest: alg.String() + ":" + hex.EncodeToString(value),
-		Text: fmt.Sprintf("PCR %d (%s) of the %v bank is %x, reference values allow %s", index, pcrUse(index), alg, value, strings.Join(allowed, ", ")),
+	if why != "" {
+		allowed = append(allowed, "values that listed boot events make: "+why)
+	}
+	c.add(Reason{Code: CodePCRMismatch, PCR: &index, Digest: bank.Alg.String() + ":" + hex.EncodeToString(value),
+		Text: fmt.Sprintf("PCR %d (%s) of the %v bank is %x, reference values allow %s", index, pcrUse(index), bank.Alg, value, strings.Join(allowed, ", ")),
 		Hint: pcrHint(index)})
 	return true
 }

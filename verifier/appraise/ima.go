@@ -10,6 +10,7 @@ import (
 
 	"virt-attest/attest"
 	"virt-attest/attest/measurement"
+	"virt-attest/attest/measurement/filesig"
 	"virt-attest/verifier/rim"
 )
 
@@ -17,7 +18,9 @@ import (
 // values. With back, an earlier state was brought back, nothing is learned from the log.
 func (c *check) log(back bool) {
 	if back || !c.hasLog() {
-		c.withoutLog(back)
+		if back || c.ima.From == 0 || c.ima.From >= c.s.Prior.Replay.Count || !c.behind("its IMA log ends before what is proven") {
+			c.withoutLog(back)
+		}
 		return
 	}
 	prior := c.s.Prior.Replay
@@ -30,7 +33,8 @@ func (c *check) log(back bool) {
 		c.unexplained(err)
 		return
 	}
-	if !proof.Continues && !c.newBoot {
+	sameBoot := !c.newBoot || prior.BootID != "" && c.ima.BootID == prior.BootID // a boot has a name of its own
+	if !proof.Continues && sameBoot {
 		c.restarted(proof)
 		return
 	}
@@ -43,6 +47,18 @@ func (c *check) hasLog() bool {
 	return len(c.ima.Data) > 0 || c.ima.From > 0 && c.ima.From == c.s.Prior.Replay.Count
 }
 
+// behind reports an answer that was quoted before the one that Prior is of, and came after it: its log ends before
+// what is proven by now, or does not lead on from there. It says nothing about now.
+func (c *check) behind(why string) bool {
+	if !c.overtaken || c.newBoot || c.next.Setback != nil {
+		return false
+	}
+	c.next = c.s.Prior
+	c.add(Reason{Code: CodeExpired, Text: "a later answer of the machine came before this one: " + why})
+	c.rejudge()
+	return true
+}
+
 // withoutLog handles a machine that sent no log. What was found before in this boot stays.
 func (c *check) withoutLog(back bool) {
 	if !back && !c.s.Policy.IMAOptional {
@@ -51,7 +67,7 @@ func (c *check) withoutLog(back bool) {
 	} else if !back {
 		c.note(Reason{Code: CodeIMAMissing, Text: "appraised without an IMA log, by its PCRs alone: what ran after the boot is unknown"})
 	}
-	if prior := c.s.Prior.Replay; prior.Count > 0 && c.ima.BootID == prior.BootID && c.ima.From < prior.Count {
+	if prior := c.s.Prior.Replay; !back && prior.Count > 0 && c.ima.BootID == prior.BootID && c.ima.From < prior.Count {
 		c.next.Resync = true // its list ends before what was proven: the whole one shows whether it went back
 	}
 	if c.newBoot && !back {
@@ -65,17 +81,39 @@ func (c *check) withoutLog(back bool) {
 // reference values it is put together from what the caller kept, where that fits.
 func (c *check) segment() (seg attest.LogSegment, whole bool) {
 	prior := c.s.Prior
-	if c.ima.From == 0 || !prior.Changed(c.s.RIMs, c.s.Policy) || len(c.s.History) == 0 || c.ima.From != prior.Replay.Count {
+	if c.ima.From == 0 || !prior.Changed(c.s.RIMs, c.s.Policy) || len(c.s.History) == 0 {
 		return c.ima, c.ima.From == 0
 	}
+	rest, ok := after(c.ima, prior.Replay.Count)
+	if !ok {
+		return c.ima, false
+	}
 	seg = c.ima
-	seg.From, seg.Count, seg.Data = 0, prior.Replay.Count+seg.Count, slices.Concat(c.s.History, seg.Data)
+	seg.From, seg.Count, seg.Data = 0, prior.Replay.Count+rest.Count, slices.Concat(c.s.History, rest.Data)
+	return seg, true
+}
+
+// after gives what follows entry count in a segment that begins at it or before.
+func after(seg attest.LogSegment, count uint64) (attest.LogSegment, bool) {
+	if seg.From > count || count-seg.From > seg.Count {
+		return seg, false
+	}
+	for seg.From < count {
+		n, err := measurement.NextEntry(seg.Data, seg.TemplateHash.Size())
+		if err != nil {
+			return seg, false
+		}
+		seg.From, seg.Count, seg.Data = seg.From+1, seg.Count-1, seg.Data[n:]
+	}
 	return seg, true
 }
 
 // unexplained reports a log that does not lead to the quoted PCR 10. The next one is wanted whole.
 func (c *check) unexplained(err error) {
 	pcr := uint8(measurement.IMAPCR)
+	if c.ima.From > 0 && c.ima.From < c.s.Prior.Replay.Count && c.behind(err.Error()) {
+		return
+	}
 	r := Reason{Code: CodeIMALog, PCR: &pcr, Text: err.Error(), Hint: "The log was cut, changed or put together from two boots, or it was read before the quote was made."}
 	var e *measurement.Error
 	if errors.As(err, &e) {
@@ -133,17 +171,17 @@ func (c *check) learn(proof *measurement.Proof, whole bool) {
 	changed := c.s.Prior.Changed(c.s.RIMs, c.s.Policy)
 	n.Replay, n.Resync = proof.State, false
 	if whole {
-		n.Findings, n.More, n.Excluded = nil, 0, nil
+		n.Findings, n.More, n.Excluded, n.Keys, n.Unverified = nil, 0, nil, nil, nil
 	} else {
-		n.Findings, n.Excluded = slices.Clone(n.Findings), maps.Clone(n.Excluded)
+		n.Findings, n.Excluded, n.Keys = slices.Clip(n.Findings), maps.Clone(n.Excluded), slices.Clip(n.Keys)
 	}
 	if whole || !changed {
-		n.RIMs, n.Rules = hashes(c.s.RIMs), c.s.Policy.findings()
+		n.RIMs, n.Rules = c.s.RIMs.Hashes(), c.s.Policy.findings()
 	} else {
 		c.add(Reason{Code: CodeNoReference, state: Pending, Text: "reference values or the policy have changed: the log proven before has to be appraised again, and is asked for with the next challenge"})
 	}
 	c.scan(proof.Entries())
-	c.judge(n.Findings, n.More, n.Excluded)
+	c.judge(n)
 }
 
 // scan collects findings from entries.
@@ -160,13 +198,42 @@ func (c *check) scan(entries iter.Seq[*measurement.Entry]) {
 			c.find(e, FindingViolation, nil, "")
 		case len(c.s.RIMs) == 0:
 		default:
-			m := c.s.RIMs.File(e.Path, key)
-			if !m.Allowed {
-				c.find(e, FindingFile, key, "")
-			} else if m.Exclude != "" {
-				c.exclude(m.Exclude)
-			}
+			c.measured(e, key)
 		}
+	}
+}
+
+// measured compares a file or buffer with the reference values, and looks at a file's signature where the policy does.
+func (c *check) measured(e *measurement.Entry, key []byte) {
+	m := c.s.RIMs.File(e.Path, key)
+	switch {
+	case m.Exclude != "":
+		c.exclude(m.Exclude)
+		return
+	case c.ignored(e):
+		c.exclude(string(e.Path))
+		return
+	case c.signers.mode != SignaturesOff && !buffer(e):
+		c.withSignature(e, key, m.Allowed)
+		return
+	case !m.Allowed:
+		c.find(e, FindingFile, key, "")
+	case len(e.Buf) > 0 && buffer(e):
+		c.learnKey(e)
+	}
+}
+
+// withSignature decides about a file by its signature, and by its digest where that does not do.
+func (c *check) withSignature(e *measurement.Entry, key []byte, listed bool) {
+	err := c.signed(e)
+	switch {
+	case err == nil:
+	case c.signers.mode == SignaturesRequire:
+		c.find(e, FindingUnsigned, key, err.Error())
+	case !listed && errors.Is(err, filesig.ErrNone):
+		c.find(e, FindingFile, key, "")
+	case !listed:
+		c.find(e, FindingFile, key, err.Error())
 	}
 }
 
@@ -210,13 +277,13 @@ func (c *check) aggregate(e *measurement.Entry) {
 
 // rejudge judges what earlier appraisals of this boot have found.
 func (c *check) rejudge() {
-	c.judge(c.s.Prior.Findings, c.s.Prior.More, c.s.Prior.Excluded)
+	c.judge(&c.s.Prior)
 }
 
-// judge turns findings into reasons and notes, by the reference values of now.
-func (c *check) judge(findings []Finding, more uint64, excluded map[string]uint64) {
-	for _, f := range findings {
-		switch r, weight := f.reason(c.s.RIMs); weight {
+// judge turns findings into reasons and notes, by the policy and the reference values of now.
+func (c *check) judge(m *Machine) {
+	for _, f := range m.Findings {
+		switch r, weight := f.reason(c.s.RIMs, c.s.Policy.Violations); weight {
 		case weighs:
 			c.add(r)
 		case noted:
@@ -224,11 +291,19 @@ func (c *check) judge(findings []Finding, more uint64, excluded map[string]uint6
 		case accepted:
 		}
 	}
-	if more > 0 {
-		c.add(Reason{Code: CodeIMAUnlisted, Text: fmt.Sprintf("and %d more entries of the IMA log that are not in the reference values", more)})
+	if m.More > 0 {
+		c.add(Reason{Code: CodeIMAUnlisted, Text: fmt.Sprintf("and %d more entries of the IMA log that are not in the reference values", m.More)})
 	}
-	for _, g := range slices.Sorted(maps.Keys(excluded)) {
-		c.note(Reason{Code: CodeIMAUnlisted, Path: g, Text: fmt.Sprintf("%d measured files were not compared: reference values exclude %s", excluded[g], g)})
+	for _, g := range slices.Sorted(maps.Keys(m.Excluded)) {
+		text := "%d measured files were not compared: reference values exclude %s"
+		if g[0] != '/' {
+			text = "%d keys were not compared: the policy ignores keyring %s"
+		}
+		c.note(Reason{Code: CodeIMAUnlisted, Path: g, Text: fmt.Sprintf(text, m.Excluded[g], g)})
+	}
+	if u := m.Unverified; u != nil {
+		path := measurement.PathText(u.Path)
+		c.note(Reason{Code: CodeIMASignature, Entry: &u.Entry, Path: path, Text: fmt.Sprintf("%d signatures of files do not hold, the first at entry %d, %s: the files' digests decide", u.Count, u.Entry, path)})
 	}
 }
 
@@ -240,7 +315,7 @@ const (
 	accepted
 )
 
-func (f Finding) reason(set rim.Set) (Reason, weight) {
+func (f Finding) reason(set rim.Set, violations Violations) (Reason, weight) {
 	pcr := uint8(measurement.IMAPCR)
 	r := Reason{PCR: &pcr, Entry: &f.Entry, Path: measurement.PathText(f.Path), Digest: digestText(f.Digest)}
 	switch f.Kind {
@@ -250,9 +325,12 @@ func (f Finding) reason(set rim.Set) (Reason, weight) {
 		r.Code = CodeIMAViolation
 		r.Text = fmt.Sprintf("entry %d: %s was written while it was measured: what was read from it is unknown", f.Entry, r.Path)
 		r.Hint = "Common for log files read while they are written. Name such paths as violation_paths in the reference values, or make the IMA policy leave them out."
-		if set.Violation(f.Path) {
+		if violations == ViolationsWarn || violations == ViolationsAsListed && set.Violation(f.Path) {
 			return r, noted
 		}
+	case FindingUnsigned:
+		r.Code, r.Text = CodeIMASignature, fmt.Sprintf("entry %d: %s (%s) has no valid signature: %s", f.Entry, r.Path, r.Digest, f.Text)
+		r.Hint = "The policy requires signatures. Sign the file by a key of the reference values (evmctl ima_sign), or see whether its key is among them."
 	case FindingAggregate:
 		r.Code, r.Text = CodeIMABootAggregate, fmt.Sprintf("entry %d: %s", f.Entry, f.Text)
 		r.Hint = "The log belongs to another boot than the quote, or the kernel saw other PCR values."
@@ -273,6 +351,9 @@ func (f Finding) file(r Reason, set rim.Set) (Reason, weight) {
 	default:
 		r.Code, r.Text = CodeIMAUnlisted, fmt.Sprintf("entry %d: %s (%s) is not in the reference values", f.Entry, r.Path, r.Digest)
 		r.Hint = "Something ran or was read as root that the reference machine did not have. If it belongs there, add it to the reference values."
+	}
+	if f.Text != "" {
+		r.Text += "; its signature does not count: " + f.Text
 	}
 	if m.KnownAs != "" {
 		r.Hint = fmt.Sprintf("The same content is listed as %s. %s", measurement.PathText([]byte(m.KnownAs)), r.Hint)

@@ -141,5 +141,5 @@ func Basis(p Policy, set rim.Set) attest.Digest {
 
 // sameFindings reports whether findings of m count by set and p as well.
 func (m Machine) sameFindings(set rim.Set, p Policy) bool {
-	return slices.Equal(m.RIMs, hashes(set)) && m.Rules == p.findings()
+	return slices.Equal(m.RIMs, set.Hashes()) && m.Rules == p.findings()
 }

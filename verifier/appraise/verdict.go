@@ -43,6 +43,7 @@ const (
 	CodeQuotePCRs        Code = "quote-pcrs"         // PCR values are missing or not those under the quote
 	CodeAKUnsuitable     Code = "ak-unsuitable"      // not a restricted signing key of the TPM
 	CodeAKUnknown        Code = "ak-unknown"         // not enrolled by credential activation
+	CodeKeyPending       Code = "key-pending"        // the activation of its key was interrupted by a fault of ours
 	CodeEKUntrusted      Code = "ek-untrusted"       // no certificate chain, no approval
 	CodeIdentityChanged  Code = "identity-changed"   // another vTPM than this VM had, or the same vTPM elsewhere
 	CodeLinkHash         Code = "link-hash"          // the VM's quote is not the one its host recorded
@@ -60,6 +61,11 @@ const (
 	CodeIMABootAggregate Code = "ima-boot-aggregate" // boot_aggregate is not that of the quoted boot PCRs
 	CodePCRMismatch      Code = "pcr-mismatch"       // a PCR has another value than its reference values
 	CodeBootLog          Code = "boot-log"           // the TCG event log does not explain the quoted PCRs
+	CodeBootEvent        Code = "boot-event"         // an event in it that the policy's rules do not allow
+	CodeIMASignature     Code = "ima-signature"      // a measured file without the signature that the policy requires
+	CodeTPMFirmware      Code = "tpm-firmware"       // the policy refuses the TPM's firmware version
+	CodeTPMClock         Code = "tpm-clock"          // the policy refuses a TPM that was suspended or whose clock is not safe
+	CodeSoftwareVersion  Code = "software-version"   // a program is older than the policy requires, or not named
 	CodeNoReference      Code = "no-reference"       // no reference values are assigned
 	CodeExpired          Code = "expired"            // the answer came too late, or the verdict is old
 	CodeNeverAttested    Code = "never-attested"     // nobody has asked yet

@@ -17,14 +17,6 @@ import (
 	"virt-attest/verifier/store"
 )
 
-// Ready reports whether the Verifier can do its work.
-func (e *Engine) Ready(ctx context.Context) error {
-	if err := e.store.Ready(ctx); err != nil {
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
-	}
-	return nil
-}
-
 // place is a machine on a host.
 type place struct {
 	vm   attest.UUID // zero for the host itself
@@ -68,13 +60,17 @@ func (e *Engine) Hosts(ctx context.Context) ([]api.Host, error) {
 	if err != nil {
 		return nil, err
 	}
+	seen, err := e.store.Online(ctx, nil)
+	if err != nil {
+		return nil, fromStore(err, "hosts")
+	}
 	names := make(map[string]int)
 	for _, h := range list {
 		names[h.Name]++
 	}
 	out := make([]api.Host, len(list))
 	for i := range list {
-		out[i] = e.host(&list[i], results, now)
+		out[i] = e.host(&list[i], results, seen, now)
 		if names[list[i].Name] > 1 {
 			out[i].Result.Notes = append(slices.Clip(out[i].Result.Notes), sameName(list[i].Name))
 		}
@@ -89,7 +85,7 @@ func sameName(name string) appraise.Reason {
 		Hint: "Remove the one that is gone, or find out who the other one is."}
 }
 
-func (e *Engine) host(h *store.Host, results map[place]appraise.Result, now time.Time) api.Host {
+func (e *Engine) host(h *store.Host, results map[place]appraise.Result, seen map[string]store.Presence, now time.Time) api.Host {
 	r, ok := results[place{host: h.ID}]
 	switch {
 	case !h.Approved():
@@ -98,14 +94,8 @@ func (e *Engine) host(h *store.Host, results map[place]appraise.Result, now time
 	case !ok:
 		r = pending(attest.UUID{}, h.Name, h.ID, never())
 	}
-	p := e.presence(h.ID)
-	p.mu.Lock()
-	last := p.last
-	p.mu.Unlock()
-	if last.Before(h.LastSeen) {
-		last = h.LastSeen
-	}
-	return api.Host{ID: h.ID, Name: h.Name, EKSHA256: api.EKSHA256(h.EK), Approved: h.Approved(), How: h.How, Online: p.online(now), LastSeen: last.UTC(), Result: r}
+	last, online := e.heardOf(h, seen, now)
+	return api.Host{ID: h.ID, Name: h.Name, EKSHA256: api.EKSHA256(h.EK), Approved: h.Approved(), How: h.How, Online: online, LastSeen: last.UTC(), Result: r}
 }
 
 // VMs lists the VMs that hosts say they run, and those that were attested.
@@ -148,7 +138,7 @@ func (e *Engine) Approve(ctx context.Context, id string, a *api.Approve) (*api.H
 	if a.EKSHA256 != api.EKSHA256(h.EK) {
 		return nil, said(ErrConflict, "the endorsement key on record is another one")
 	}
-	if err := e.store.ApproveHost(ctx, id, store.ByOperator); err != nil {
+	if err := e.store.ApproveHost(ctx, id, store.ByOperator, store.Trail{}); err != nil {
 		return nil, fromStore(err, "host "+id)
 	}
 	e.log.Info("host approved", "host", id, "name", h.Name)
@@ -166,7 +156,7 @@ func (e *Engine) Approve(ctx context.Context, id string, a *api.Approve) (*api.H
 
 // DeleteHost forgets a host.
 func (e *Engine) DeleteHost(ctx context.Context, id string) error {
-	err := fromStore(e.store.DeleteHost(ctx, id), "host "+id)
+	err := fromStore(e.store.DeleteHost(ctx, id, store.Trail{}), "host "+id)
 	if err == nil {
 		e.log.Info("host removed", "host", id)
 	}
@@ -179,7 +169,7 @@ func (e *Engine) DeleteVM(ctx context.Context, uuid string) error {
 	if err != nil {
 		return said(ErrInvalid, "%v", err)
 	}
-	if err := e.store.DeleteVM(ctx, id); err != nil {
+	if err := e.store.DeleteVM(ctx, id, store.Trail{}); err != nil {
 		return fromStore(err, "VM "+id.String())
 	}
 	e.log.Info("VM forgotten", "vm", id.String())
@@ -260,7 +250,7 @@ func (e *Engine) MachineIMA(ctx context.Context, id string) ([]byte, error) {
 
 // RIMs lists the reference values.
 func (e *Engine) RIMs(ctx context.Context) ([]api.RIMInfo, error) {
-	list, err := e.store.RIMs(ctx)
+	list, err := e.store.Documents(ctx, api.DocRIM)
 	if err != nil {
 		return nil, fromStore(err, "reference values")
 	}
@@ -273,11 +263,11 @@ func (e *Engine) RIMs(ctx context.Context) ([]api.RIMInfo, error) {
 
 // RIM gives a reference value file as it was stored.
 func (e *Engine) RIM(ctx context.Context, name string) ([]byte, error) {
-	r, err := e.store.RIM(ctx, name)
+	_, data, err := e.store.Active(ctx, api.DocRIM, name)
 	if err != nil {
 		return nil, fromStore(err, "reference values of this name")
 	}
-	return r.Data, nil
+	return data, nil
 }
 
 // PutRIM stores a reference value file under name.
@@ -297,8 +287,8 @@ func (e *Engine) PutRIM(ctx context.Context, name string, file []byte) error {
 		return said(ErrInvalid, "%v", err)
 	}
 	sum := sha256.Sum256(file)
-	r := &store.RIM{Name: name, SHA256: hex.EncodeToString(sum[:]), Files: x.Files, Modified: time.Now(), Data: file}
-	if err := e.store.PutRIM(ctx, r); err != nil {
+	r := store.NewVersion{Kind: api.DocRIM, Name: name, SHA256: hex.EncodeToString(sum[:]), Files: x.Files, Created: time.Now(), Data: file, Activate: true}
+	if _, err := e.store.PutVersion(ctx, r, store.Trail{}); err != nil {
 		return fromStore(err, "reference values "+name)
 	}
 	e.log.Info("reference values stored", "rim", name, "sha256", r.SHA256, "files", r.Files)
@@ -307,7 +297,7 @@ func (e *Engine) PutRIM(ctx context.Context, name string, file []byte) error {
 
 // DeleteRIM removes reference values.
 func (e *Engine) DeleteRIM(ctx context.Context, name string) error {
-	err := e.store.DeleteRIM(ctx, name)
+	err := e.store.DeleteDocument(ctx, api.DocRIM, name, time.Now(), store.Trail{})
 	if errors.Is(err, store.ErrConflict) {
 		return said(ErrConflict, "these reference values are assigned to machines")
 	}
@@ -323,7 +313,12 @@ func (e *Engine) Assign(ctx context.Context, id string, a *api.Assign) error {
 	if len(a.RIMs) > maxAssigned {
 		return said(ErrInvalid, "more than %d reference values for one machine", maxAssigned)
 	}
-	err = e.store.Assign(ctx, m, a.RIMs)
+	now, err := e.store.Settings(ctx, m)
+	if err != nil {
+		return fromStore(err, "machine "+m)
+	}
+	now.RIMs = a.RIMs
+	err = e.store.PutSettings(ctx, m, now, time.Now(), store.Trail{})
 	if errors.Is(err, store.ErrConflict) {
 		return said(ErrNotFound, "reference values of one of these names are not known")
 	}

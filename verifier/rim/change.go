@@ -15,22 +15,16 @@ func Merge(files ...*File) (*File, error) {
 		return nil, fmt.Errorf("rim: nothing to merge")
 	}
 	out := *files[0]
-	out.PCRs, out.IMA = map[attest.Alg]map[uint8][]attest.HexBytes{}, map[string][]string{}
-	out.Digests, out.Exclude, out.ViolationPaths = nil, nil, nil
+	out.PCRs, out.BootEvents, out.IMA = nil, nil, map[string][]string{}
+	out.Digests, out.Exclude, out.ViolationPaths, out.Keys = nil, nil, nil, nil
 	for _, f := range files {
-		for alg, bank := range f.PCRs {
-			if out.PCRs[alg] == nil {
-				out.PCRs[alg] = map[uint8][]attest.HexBytes{}
-			}
-			for i, v := range bank {
-				out.PCRs[alg][i] = append(out.PCRs[alg][i], v...)
-			}
-		}
+		addBanks(&out.PCRs, f.PCRs)
+		addBanks(&out.BootEvents, f.BootEvents)
 		for p, d := range f.IMA {
 			out.IMA[p] = append(out.IMA[p], d...)
 		}
 		out.Digests, out.Exclude = append(out.Digests, f.Digests...), append(out.Exclude, f.Exclude...)
-		out.ViolationPaths = append(out.ViolationPaths, f.ViolationPaths...)
+		out.ViolationPaths, out.Keys = append(out.ViolationPaths, f.ViolationPaths...), append(out.Keys, f.Keys...)
 		if f.Violations != ViolationsWarn {
 			out.Violations = ViolationsFail
 		}
@@ -39,10 +33,25 @@ func Merge(files ...*File) (*File, error) {
 	return &out, out.check()
 }
 
+// addBanks adds values per bank and PCR to those of out.
+func addBanks(out *map[attest.Alg]map[uint8][]attest.HexBytes, banks map[attest.Alg]map[uint8][]attest.HexBytes) {
+	for alg, bank := range banks {
+		if *out == nil {
+			*out = map[attest.Alg]map[uint8][]attest.HexBytes{}
+		}
+		if (*out)[alg] == nil {
+			(*out)[alg] = map[uint8][]attest.HexBytes{}
+		}
+		for i, v := range bank {
+			(*out)[alg][i] = append((*out)[alg][i], v...)
+		}
+	}
+}
+
 // Change is one difference between two Files.
 type Change struct {
 	Added bool
-	What  string // "ima", "pcr", "digest", "exclude", "violations", "violation_path"
+	What  string // "ima", "pcr", "boot_event", "digest", "key", "exclude", "violations", "violation_path"
 	Where string // a path, or "sha256 4"
 	Value string
 }
@@ -79,12 +88,21 @@ func Diff(a, b *File) []Change {
 // flatten makes a set of a File's single statements.
 func flatten(f *File) map[Change]bool {
 	out := map[Change]bool{}
-	for alg, bank := range f.PCRs {
-		for i, values := range bank {
-			for _, v := range values {
-				out[Change{What: "pcr", Where: fmt.Sprintf("%v %d", alg, i), Value: v.String()}] = true
+	for what, banks := range map[string]map[attest.Alg]map[uint8][]attest.HexBytes{"pcr": f.PCRs, "boot_event": f.BootEvents} {
+		for alg, bank := range banks {
+			for i, values := range bank {
+				for _, v := range values {
+					out[Change{What: what, Where: fmt.Sprintf("%v %d", alg, i), Value: v.String()}] = true
+				}
 			}
 		}
+	}
+	for _, s := range f.Keys {
+		name := s
+		if k, _, err := parseKey(s); err == nil {
+			name = k.String()
+		}
+		out[Change{What: "key", Value: name}] = true
 	}
 	for p, digests := range f.IMA {
 		for _, d := range digests {

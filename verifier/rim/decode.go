@@ -18,7 +18,7 @@ type Error = strictjson.Error
 func Decode(src []byte) (*File, error) {
 	f := &File{}
 	err := strictjson.Read("rim", src, MaxFile, func(r *strictjson.Reader) error {
-		d := decoder{r}
+		d := &decoder{r}
 		if err := d.file(f); err != nil {
 			return err
 		}
@@ -53,7 +53,11 @@ func (d *decoder) file(f *File) error {
 		case "created":
 			return d.Time(&f.Created)
 		case "pcrs":
-			return d.banks(f)
+			return d.banks("value", &f.PCRs, pcrError)
+		case "boot_events":
+			return d.banks("event", &f.BootEvents, eventError)
+		case "keys":
+			return d.keys(f)
 		case "ima":
 			return d.ima(f)
 		case "digests":
@@ -67,35 +71,51 @@ func (d *decoder) file(f *File) error {
 	})
 }
 
-func (d *decoder) banks(f *File) error {
-	f.PCRs = map[attest.Alg]map[uint8][]attest.HexBytes{}
+// banks reads hexadecimal values per bank and PCR; valid says where they have no meaning.
+func (d *decoder) banks(what string, out *map[attest.Alg]map[uint8][]attest.HexBytes, valid func(attest.Alg, uint8) error) error {
+	*out = map[attest.Alg]map[uint8][]attest.HexBytes{}
 	return d.Object(func(key string) error {
 		alg, err := attest.ParseAlg(key)
 		if err != nil {
 			return d.Fail("unknown bank %q", clip(key))
 		}
-		f.PCRs[alg] = map[uint8][]attest.HexBytes{}
-		return d.Object(func(key string) error { return d.pcr(alg, key, f.PCRs[alg]) })
+		bank := map[uint8][]attest.HexBytes{}
+		(*out)[alg] = bank
+		return d.Object(func(key string) error {
+			index, err := strconv.ParseUint(key, 10, 8)
+			if err != nil || strconv.FormatUint(index, 10) != key {
+				return d.Fail("PCR %q is not a number from 0 to 23", clip(key))
+			}
+			if err := valid(alg, uint8(index)); err != nil {
+				return d.Fail("%v", err)
+			}
+			bank[uint8(index)], err = d.values(what, alg, index)
+			return err
+		})
 	})
 }
 
-func (d *decoder) pcr(alg attest.Alg, key string, bank map[uint8][]attest.HexBytes) error {
-	index, err := strconv.ParseUint(key, 10, 8)
-	if err != nil || strconv.FormatUint(index, 10) != key {
-		return d.Fail("PCR %q is not a number from 0 to 23", clip(key))
-	}
-	if err := pcrError(alg, uint8(index)); err != nil {
-		return d.Fail("%v", err)
-	}
-	var values []string
-	bank[uint8(index)] = []attest.HexBytes{} // an empty list allows no value
-	return d.List(&values, MaxPerPCR, func(s string) error {
+// values reads a list of digests of one size; an empty list allows no value.
+func (d *decoder) values(what string, alg attest.Alg, index uint64) ([]attest.HexBytes, error) {
+	out, texts := []attest.HexBytes{}, []string(nil)
+	err := d.List(&texts, MaxPerPCR, func(s string) error {
 		v, err := hex.DecodeString(s)
 		if err != nil || len(v) != alg.Size() {
-			return fmt.Errorf("value %q of PCR %d is not %d hexadecimal digits", clip(s), index, 2*alg.Size())
+			return fmt.Errorf("%s %q of PCR %d is not %d hexadecimal digits", what, clip(s), index, 2*alg.Size())
 		}
-		bank[uint8(index)] = append(bank[uint8(index)], v)
+		out = append(out, v)
 		return nil
+	})
+	return out, err
+}
+
+// keys reads the keys, and brings them into their one form.
+func (d *decoder) keys(f *File) error {
+	var texts []string
+	return d.List(&texts, MaxKeys, func(s string) error {
+		_, text, err := parseKey(s)
+		f.Keys = append(f.Keys, text)
+		return err
 	})
 }
 

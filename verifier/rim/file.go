@@ -2,6 +2,7 @@ package rim
 
 import (
 	"bytes"
+	"encoding/base64"
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
@@ -11,6 +12,8 @@ import (
 
 	"virt-attest/attest"
 	"virt-attest/attest/measurement"
+	"virt-attest/attest/measurement/eventlog"
+	"virt-attest/attest/measurement/filesig"
 	"virt-attest/internal/strictjson"
 )
 
@@ -33,10 +36,16 @@ type File struct {
 
 	// PCRs are the values allowed per bank and PCR. A PCR that is not listed is not compared.
 	PCRs map[attest.Alg]map[uint8][]attest.HexBytes `json:"pcrs,omitempty"`
+	// BootEvents are the digests of the TCG event log's events that are allowed per bank and PCR: a PCR
+	// whose value is not listed is allowed if the log explains it by these alone, in any order.
+	BootEvents map[attest.Alg]map[uint8][]attest.HexBytes `json:"boot_events,omitempty"`
 	// IMA are the digests allowed per path, "alg:hex". Paths are as measurement.PathText writes them.
 	IMA map[string][]string `json:"ima,omitempty"`
 	// Digests are allowed at every path.
 	Digests []string `json:"digests,omitempty"`
+	// Keys are public keys whose owners may sign files (where the policy looks at signatures): X.509
+	// certificates or SubjectPublicKeyInfo, DER in base64; Decode takes PEM too.
+	Keys []string `json:"keys,omitempty"`
 	// Exclude are globs of paths that are not compared.
 	Exclude []string `json:"exclude,omitempty"`
 
@@ -62,13 +71,9 @@ func (f *File) Encode() ([]byte, error) {
 
 func (f *File) sort() {
 	f.Created = f.Created.UTC().Truncate(time.Second)
-	for _, bank := range f.PCRs {
-		for i, v := range bank {
-			if v == nil {
-				v = []attest.HexBytes{}
-			}
-			slices.SortFunc(v, func(a, b attest.HexBytes) int { return bytes.Compare(a, b) })
-			bank[i] = slices.CompactFunc(v, func(a, b attest.HexBytes) bool { return bytes.Equal(a, b) })
+	for _, banks := range []map[attest.Alg]map[uint8][]attest.HexBytes{f.PCRs, f.BootEvents} {
+		for _, bank := range banks {
+			sortBank(bank)
 		}
 	}
 	for p, v := range f.IMA {
@@ -77,6 +82,17 @@ func (f *File) sort() {
 		}
 	}
 	f.Digests, f.Exclude, f.ViolationPaths = sorted(f.Digests), sorted(f.Exclude), sorted(f.ViolationPaths)
+	f.Keys = sorted(f.Keys)
+}
+
+func sortBank(bank map[uint8][]attest.HexBytes) {
+	for i, v := range bank {
+		if v == nil {
+			v = []attest.HexBytes{}
+		}
+		slices.SortFunc(v, func(a, b attest.HexBytes) int { return bytes.Compare(a, b) })
+		bank[i] = slices.CompactFunc(v, func(a, b attest.HexBytes) bool { return bytes.Equal(a, b) })
+	}
 }
 
 func sorted(s []string) []string {
@@ -95,8 +111,8 @@ func (f *File) check() error {
 		return fmt.Errorf("rim: description or created_from over %d bytes", MaxDescription)
 	case f.Violations != "" && f.Violations != ViolationsFail && f.Violations != ViolationsWarn:
 		return fmt.Errorf("rim: violations is %q, it can be %q or %q", clip(f.Violations), ViolationsFail, ViolationsWarn)
-	case len(f.IMA) > MaxFiles || len(f.Digests) > MaxDigests || len(f.Exclude) > MaxGlobs || len(f.ViolationPaths) > MaxGlobs:
-		return fmt.Errorf("rim: over the limits (%d paths, %d digests, %d globs)", MaxFiles, MaxDigests, MaxGlobs)
+	case len(f.IMA) > MaxFiles || len(f.Digests) > MaxDigests || len(f.Exclude) > MaxGlobs || len(f.ViolationPaths) > MaxGlobs, len(f.Keys) > MaxKeys:
+		return fmt.Errorf("rim: over the limits (%d paths, %d digests, %d globs, %d keys)", MaxFiles, MaxDigests, MaxGlobs, MaxKeys)
 	}
 	return nil
 }
@@ -117,6 +133,33 @@ func pcrError(alg attest.Alg, index uint8) error {
 		return fmt.Errorf("PCR %d can be reset by software: its value proves nothing", index)
 	}
 	return nil
+}
+
+// eventError says why the boot events of PCR index of bank alg cannot have reference values, or nil.
+func eventError(alg attest.Alg, index uint8) error {
+	if err := pcrError(alg, index); err != nil {
+		return err
+	}
+	if index > eventlog.LastPCR {
+		return fmt.Errorf("PCR %d is in no boot log: events are of PCR 0 to %d", index, eventlog.LastPCR)
+	}
+	return nil
+}
+
+// parseKey reads a key as a File holds it, base64, or as PEM, and gives it and its base64 form.
+func parseKey(s string) (*filesig.Key, string, error) {
+	src := []byte(s)
+	if !strings.HasPrefix(s, "-----BEGIN ") {
+		var err error
+		if src, err = base64.StdEncoding.Strict().DecodeString(s); err != nil || strings.ContainsAny(s, "\r\n") {
+			return nil, "", fmt.Errorf("key %q is neither PEM nor base64", clip(s))
+		}
+	}
+	k, err := filesig.ParseKey(src)
+	if err != nil {
+		return nil, "", err
+	}
+	return k, base64.StdEncoding.EncodeToString(k.DER), nil
 }
 
 // digestKey turns "alg:hex" into the key that measurement.Entry.AppendDigestKey makes.

@@ -8,6 +8,7 @@ import (
 
 	"virt-attest/attest"
 	"virt-attest/attest/measurement"
+	"virt-attest/attest/measurement/eventlog"
 )
 
 // Golden describes a machine whose state is to become reference values. The log and the
@@ -20,6 +21,8 @@ type Golden struct {
 	PCRs    []attest.PCRBank             // proven values
 
 	Registers       []uint8  // PCRs to list; nil: 0 to 9
+	BootLog         []byte   // the machine's TCG event log, for Events
+	Events          []uint8  // PCRs of which the boot events are listed, and not the value
 	Exclude         []string // globs of files that are neither listed nor compared
 	AllowViolations bool     // list the paths of violations as acceptable
 }
@@ -43,6 +46,9 @@ func FromLog(g Golden) (*File, Summary, error) {
 			return nil, s, fmt.Errorf("rim: %w", err)
 		}
 		globs = append(globs, x)
+	}
+	if err := f.addEvents(g); err != nil {
+		return nil, s, err
 	}
 	for e := range g.Entries {
 		if err := f.add(e, globs, &s); err != nil {
@@ -80,7 +86,7 @@ func bootPCRs(g Golden) map[attest.Alg]map[uint8][]attest.HexBytes {
 	out := map[attest.Alg]map[uint8][]attest.HexBytes{}
 	for _, b := range g.PCRs {
 		for _, p := range b.PCRs {
-			if !slices.Contains(registers, p.Index) || pcrError(b.Alg, p.Index) != nil {
+			if !slices.Contains(registers, p.Index) || slices.Contains(g.Events, p.Index) || pcrError(b.Alg, p.Index) != nil {
 				continue
 			}
 			if out[b.Alg] == nil {
@@ -90,4 +96,36 @@ func bootPCRs(g Golden) map[attest.Alg]map[uint8][]attest.HexBytes {
 		}
 	}
 	return out
+}
+
+// addEvents lists the events of g.Events, in every strong bank where the boot log explains the value.
+func (f *File) addEvents(g Golden) error {
+	if len(g.Events) == 0 {
+		return nil
+	}
+	log, err := eventlog.Parse(g.BootLog)
+	if err != nil {
+		return fmt.Errorf("rim: boot events: %w", err)
+	}
+	f.BootEvents = map[attest.Alg]map[uint8][]attest.HexBytes{}
+	for _, i := range g.Events {
+		found := false
+		for _, b := range g.PCRs {
+			if eventError(b.Alg, i) != nil || !log.Explains(b, i) {
+				continue
+			}
+			found = true
+			if f.BootEvents[b.Alg] == nil {
+				f.BootEvents[b.Alg] = map[uint8][]attest.HexBytes{}
+			}
+			f.BootEvents[b.Alg][i] = []attest.HexBytes{}
+			for _, e := range log.Measured(i) {
+				f.BootEvents[b.Alg][i] = append(f.BootEvents[b.Alg][i], slices.Clone(e.ReplayedDigest(b.Alg)))
+			}
+		}
+		if !found {
+			return fmt.Errorf("rim: the boot log does not explain PCR %d in any bank that reference values can list", i)
+		}
+	}
+	return nil
 }

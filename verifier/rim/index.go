@@ -8,6 +8,7 @@ import (
 	"slices"
 
 	"virt-attest/attest"
+	"virt-attest/attest/measurement/filesig"
 	"virt-attest/verifier/internal/library"
 )
 
@@ -17,12 +18,20 @@ type Index struct {
 	Hash   attest.Digest // SHA-256 of the file's encoding: what a verdict was made with
 	Files  int
 	pcrs   map[attest.Alg]map[uint8][]attest.HexBytes
-	paths  map[string][]string // path → digest keys
-	known  map[string]string   // digest key → a path that lists it, "" for digests allowed by themselves
+	events map[attest.Alg]map[uint8]map[string]bool // digests of boot events
+	keys   []*filesig.Key
+	paths  map[string]listed // path → digest keys
+	known  map[string]string // digest key → a path that lists it, "" for digests allowed by themselves
 	alone  map[string]bool
 	skip   []glob
 	warn   bool // violations are only noted
 	warnAt []glob
+}
+
+// listed are the digest keys of a path. Most have one, which is found without another step.
+type listed struct {
+	first string // "" for none
+	more  []string
 }
 
 // NewIndex checks f and makes its Index.
@@ -32,8 +41,8 @@ func NewIndex(f *File) (*Index, error) {
 		return nil, err
 	}
 	x := &Index{
-		Name: f.Name, Hash: sha256.Sum256(enc), Files: len(f.IMA), pcrs: map[attest.Alg]map[uint8][]attest.HexBytes{}, warn: f.Violations == ViolationsWarn,
-		paths: make(map[string][]string, len(f.IMA)), known: make(map[string]string, len(f.IMA)), alone: make(map[string]bool, len(f.Digests)),
+		Name: f.Name, Hash: sha256.Sum256(enc), Files: len(f.IMA), pcrs: map[attest.Alg]map[uint8][]attest.HexBytes{}, events: map[attest.Alg]map[uint8]map[string]bool{}, warn: f.Violations == ViolationsWarn,
+		paths: make(map[string]listed, len(f.IMA)), known: make(map[string]string, len(f.IMA)), alone: make(map[string]bool, len(f.Digests)),
 	}
 	for alg, bank := range f.PCRs {
 		x.pcrs[alg] = maps.Clone(bank)
@@ -43,10 +52,40 @@ func NewIndex(f *File) (*Index, error) {
 			}
 		}
 	}
-	if err := x.files(f); err != nil {
-		return nil, fmt.Errorf("rim: %w", err)
+	for _, add := range []func(*File) error{x.bootEvents, x.signers, x.files} {
+		if err := add(f); err != nil {
+			return nil, fmt.Errorf("rim: %w", err)
+		}
 	}
 	return x, nil
+}
+
+func (x *Index) bootEvents(f *File) error {
+	for alg, bank := range f.BootEvents {
+		x.events[alg] = map[uint8]map[string]bool{}
+		for i, digests := range bank {
+			if err := eventError(alg, i); err != nil {
+				return err
+			}
+			set := make(map[string]bool, len(digests))
+			for _, d := range digests {
+				set[string(d)] = true
+			}
+			x.events[alg][i] = set
+		}
+	}
+	return nil
+}
+
+func (x *Index) signers(f *File) error {
+	for _, s := range f.Keys {
+		k, _, err := parseKey(s)
+		if err != nil {
+			return err
+		}
+		x.keys = append(x.keys, k)
+	}
+	return nil
 }
 
 func (x *Index) files(f *File) error {
@@ -64,7 +103,11 @@ func (x *Index) files(f *File) error {
 				x.known[keys[i]] = path
 			}
 		}
-		x.paths[path] = keys
+		if len(keys) > 0 {
+			x.paths[path] = listed{keys[0], keys[1:]}
+		} else {
+			x.paths[path] = listed{}
+		}
 	}
 	for _, d := range f.Digests {
 		key, err := digestKey(d)
@@ -112,16 +155,16 @@ func (s Set) File(path, digest []byte) Match {
 	var m Match
 	for _, x := range s {
 		keys, listed := x.paths[string(path)]
-		for _, k := range keys {
-			if k == string(digest) {
-				return Match{Allowed: true, Listed: true}
-			}
+		if listed && (keys.first == string(digest) || len(keys.more) > 0 && slices.Contains(keys.more, string(digest))) {
+			return Match{Allowed: true, Listed: true}
 		}
 		if x.alone[string(digest)] {
 			return Match{Allowed: true}
 		}
 		m.Listed = m.Listed || listed
-		m.Digests = append(m.Digests, keys...)
+		if keys.first != "" {
+			m.Digests = append(append(m.Digests, keys.first), keys.more...)
+		}
 	}
 	if g := s.excluded(path); g != "" {
 		return Match{Allowed: true, Exclude: g, Listed: m.Listed}
@@ -159,24 +202,41 @@ func (s Set) Violation(path []byte) (noteOnly bool) {
 }
 
 // PCR compares a value. listed is false where no reference value names the PCR; want are
-// the allowed values.
+// the allowed values, where it is none of them.
 func (s Set) PCR(alg attest.Alg, index uint8, value []byte) (allowed, listed bool, want []attest.HexBytes) {
 	for _, x := range s {
 		values, ok := x.pcrs[alg][index]
 		listed = listed || ok
-		want = append(want, values...)
 		for _, v := range values {
-			allowed = allowed || bytes.Equal(v, value)
+			if bytes.Equal(v, value) {
+				return true, true, nil
+			}
 		}
 	}
-	return allowed, listed, want
+	for _, x := range s {
+		want = append(want, x.pcrs[alg][index]...)
+	}
+	return false, listed, want
 }
 
-// PCRs lists the PCRs of alg's bank that have reference values, ascending.
+// BootEvent reports whether an event with a digest may have been measured into a PCR; listed is false where no
+// reference value names events of that PCR.
+func (s Set) BootEvent(alg attest.Alg, index uint8, digest []byte) (allowed, listed bool) {
+	for _, x := range s {
+		set, ok := x.events[alg][index]
+		allowed, listed = allowed || set[string(digest)], listed || ok
+	}
+	return allowed, listed
+}
+
+// PCRs lists the PCRs of alg's bank that have reference values, of the PCR or of its events, ascending.
 func (s Set) PCRs(alg attest.Alg) []uint8 {
 	var out []uint8
 	for _, x := range s {
 		for i := range x.pcrs[alg] {
+			out = append(out, i)
+		}
+		for i := range x.events[alg] {
 			out = append(out, i)
 		}
 	}
@@ -191,9 +251,23 @@ func (s Set) Banks() []attest.Alg {
 		for a := range x.pcrs {
 			out = append(out, a)
 		}
+		for a := range x.events {
+			out = append(out, a)
+		}
 	}
 	slices.Sort(out)
 	return slices.Compact(out)
+}
+
+// Keys gives the keys of those who may sign files.
+func (s Set) Keys() [][]*filesig.Key {
+	var out [][]*filesig.Key
+	for _, x := range s {
+		if len(x.keys) > 0 {
+			out = append(out, x.keys)
+		}
+	}
+	return out
 }
 
 // Hashes lists what the Set consists of, sorted: two equal lists decide alike.

@@ -6,7 +6,8 @@ const (
 	MaxFiles       = 1 << 20  // paths
 	MaxDigests     = 1 << 20  // digests allowed by themselves
 	MaxPerPath     = 1024     // digests of one path
-	MaxPerPCR      = 4096     // values of one PCR
+	MaxPerPCR      = 4096     // values of one PCR, and as many events
+	MaxKeys        = 64       // of those who sign files
 	MaxGlobs       = 256      // excludes, and as many violation paths
 	MaxName        = 64       // of the reference values
 	MaxDescription = 4096     // bytes; created_from too

@@ -282,6 +282,7 @@ func FuzzDecode(f *testing.F) {
 	f.Add(enc)
 	f.Add([]byte(`{"format":"virt-attest/rim/1","name":"n","created":"2026-01-02T03:04:05Z","exclude":["/var/**"],"violation_paths":["/a"],"violations":"warn",
 		"pcrs":{"sha256":{"4":["` + strings.Repeat("ab", 32) + `"]}},"digests":["sha1:` + strings.Repeat("ab", 20) + `"]}`))
+	f.Add([]byte(`{"format":"virt-attest/rim/1","name":"n","boot_events":{"sha256":{"4":["` + strings.Repeat("ab", 32) + `"]}},"keys":["MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAEaxfR8uEsQkf4vOblY6RA8ncDfYEt6zOg9KE5RdiYwpZP40Li/hp/m47n60p8D54WK84zV2sxXs7LtkBoN79R9Q=="]}`))
 	f.Fuzz(func(t *testing.T, src []byte) {
 		file, err := rim.Decode(src)
 		if err != nil {

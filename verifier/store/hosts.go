@@ -5,15 +5,19 @@ import (
 	"database/sql"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
+	"fmt"
 	"time"
 
 	"virt-attest/attest"
+	"virt-attest/verifier/api"
 )
 
 // How a host's endorsement key came to be accepted.
 const (
 	ByCertificate = "certificate" // its certificate chains to a configured root
 	ByOperator    = "operator"
+	ByToken       = "token" // a one-time enrolment token
 )
 
 // Host is a host whose AK was proven to live beside its EK.
@@ -42,70 +46,183 @@ type Claim struct {
 }
 
 // PutHost records a host that introduced itself, with the VMs it says it runs in place of those it
-// said before. An approval on record stays; h.How is used where there is none. A host
+// said before. An approval on record stays; h.How is used where there is none, and where that is empty too, an
+// enrolment token whose SHA-256 is token, which is used up then. A host
 // keeps the client name it had first: another is ErrConflict, as is a client name that is another
-// host's. Results of VMs that left are dropped, and their vTPMs are free to appear elsewhere.
-func (s *Store) PutHost(ctx context.Context, h *Host, vms []Claim) error {
+// host's. Results of VMs that left are dropped, and their vTPMs are free to appear elsewhere. Events tell what is new.
+func (s *Store) PutHost(ctx context.Context, h *Host, vms []Claim, token string) error {
 	software, err := json.Marshal(h.Software)
 	if err != nil {
 		return err
 	}
 	return s.tx(ctx, opTimeout, func(t *tx) error {
+		var how string
+		err := t.one(`SELECT how FROM hosts WHERE id = $1 FOR NO KEY UPDATE`, []any{h.ID}, &how)
+		if err != nil && !errors.Is(err, sql.ErrNoRows) {
+			return err
+		}
+		fresh := err != nil
+		if how == "" {
+			if how = h.How; how == "" && token != "" {
+				if how, err = t.useToken(token, h); err != nil {
+					return err
+				}
+			}
+		}
 		n, err := t.exec(`INSERT INTO hosts (id, name, client, ek, ek_cert, ak, ak_name, how, software, first_seen, last_seen)
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $10)
 			ON CONFLICT (id) DO UPDATE SET name = excluded.name, ek_cert = excluded.ek_cert, ak = excluded.ak,
 				ak_name = excluded.ak_name, software = excluded.software, last_seen = excluded.last_seen,
 				client = excluded.client, how = CASE WHEN hosts.how <> '' THEN hosts.how ELSE excluded.how END
 			WHERE hosts.client = excluded.client OR hosts.client = ''`,
-			h.ID, h.Name, h.Client, blob(h.EK), blob(h.EKCert), blob(h.AK), h.AKName.String(), h.How, string(software), millis(h.LastSeen))
+			h.ID, h.Name, h.Client, blob(h.EK), blob(h.EKCert), blob(h.AK), h.AKName.String(), how, string(software), millis(h.LastSeen))
 		if err != nil {
 			return err
 		}
 		if n == 0 {
 			return ErrConflict
 		}
-		return t.setClaims(h.ID, vms)
+		if fresh {
+			t.hostEvent(h, how)
+		}
+		return t.setClaims(h, vms)
 	})
 }
 
-func (t *tx) setClaims(host string, vms []Claim) error {
-	if _, err := t.exec(`DELETE FROM claims WHERE host = $1`, host); err != nil {
+func (t *tx) hostEvent(h *Host, how string) {
+	e := api.Event{Time: h.LastSeen, Kind: api.EventHost, Machine: h.ID, Name: h.Name, Host: h.ID, Text: "host " + h.Name + " was enrolled, and waits for approval"}
+	if how != "" {
+		e.Text = "host " + h.Name + " was enrolled, and is approved by " + how
+	}
+	t.events = append(t.events, e)
+}
+
+// useToken uses an enrolment token up for a host, and gives how the host is approved then.
+func (t *tx) useToken(token string, h *Host) (string, error) {
+	n, err := t.exec(`UPDATE enrol_tokens SET used_by = $1 WHERE secret = $2 AND used_by = '' AND expires > $3 AND (name = '' OR name = $4)`,
+		h.ID, token, millis(h.LastSeen), h.Name)
+	if err != nil || n == 0 {
+		return "", err
+	}
+	return ByToken, nil
+}
+
+// setClaims writes what is different from the claims on record.
+func (t *tx) setClaims(h *Host, vms []Claim) error {
+	names := make(map[string]string, len(vms))
+	for _, c := range vms {
+		names[c.UUID.String()] = c.Name
+	}
+	var gone list
+	var renamed [][]any
+	before := make(map[string]string)
+	if err := t.each(func(r *sql.Rows) error {
+		var uuid, name string
+		err := r.Scan(&uuid, &name)
+		before[uuid] = name
+		return err
+	}, `SELECT uuid, name FROM claims WHERE host = $1`, h.ID); err != nil {
 		return err
 	}
-	for _, c := range vms {
-		if _, err := t.exec(`INSERT INTO claims (uuid, host, name) VALUES ($1, $2, $3)`, c.UUID.String(), host, c.Name); err != nil {
+	for uuid, name := range before {
+		if now, ok := names[uuid]; !ok {
+			gone = append(gone, uuid)
+			t.vmEvent(h, uuid, name, "left")
+		} else if now != name {
+			renamed = append(renamed, []any{uuid, h.ID, now})
+		}
+	}
+	for uuid, name := range names {
+		if _, ok := before[uuid]; !ok {
+			renamed = append(renamed, []any{uuid, h.ID, name})
+			t.vmEvent(h, uuid, name, "appeared on")
+		}
+	}
+	if err := t.claim(renamed); err != nil {
+		return err
+	}
+	return t.unclaim(h.ID, gone)
+}
+
+func (t *tx) vmEvent(h *Host, uuid, name, did string) {
+	t.events = append(t.events, api.Event{Time: h.LastSeen, Kind: api.EventVM, Machine: uuid, Name: name, Host: h.ID,
+		Text: fmt.Sprintf("%s %s host %s", title(uuid, name), did, h.Name)})
+}
+
+// claim records VMs of a host: UUID, host, name.
+func (t *tx) claim(vms [][]any) error {
+	if len(vms) == 0 {
+		return nil
+	}
+	sortRows(vms)
+	ids := make(list, len(vms))
+	for i, v := range vms {
+		ids[i] = v[0].(string)
+	}
+	tenants, err := t.tenants(ids)
+	if err != nil {
+		return err
+	}
+	for i := range t.events {
+		if e := &t.events[i]; e.Tenant == "" {
+			e.Tenant = tenants[e.Machine]
+		}
+	}
+	if _, err := t.insert(`claims (uuid, host, name)`, `ON CONFLICT (uuid, host) DO UPDATE SET name = excluded.name`, vms); err != nil {
+		return err
+	}
+	rows := make([][]any, len(vms))
+	for i, v := range vms {
+		rows[i] = []any{v[0], v[1], v[2], tenants[ids[i]], "", 0, []byte{}}
+	}
+	_, err = t.insert(`results (machine, host, name, tenant, report, created, result)`, `ON CONFLICT (machine, host) DO UPDATE SET name = excluded.name`, rows)
+	return err
+}
+
+// unclaim drops VMs that left a host.
+func (t *tx) unclaim(host string, vms list) error {
+	if len(vms) == 0 {
+		return nil
+	}
+	tenants, err := t.tenants(vms)
+	if err != nil {
+		return err
+	}
+	for i := range t.events {
+		if e := &t.events[i]; e.Tenant == "" {
+			e.Tenant = tenants[e.Machine]
+		}
+	}
+	for _, q := range []string{`DELETE FROM claims WHERE host = $1 AND uuid = ANY($2)`, `DELETE FROM results WHERE host = $1 AND machine = ANY($2)`,
+		`UPDATE vtpms SET host = '' WHERE host = $1 AND uuid = ANY($2)`} {
+		if _, err := t.exec(q, host, vms); err != nil {
 			return err
 		}
 	}
-	return t.run(host,
-		`DELETE FROM results WHERE host = $1 AND machine <> host AND machine NOT IN (SELECT uuid FROM claims WHERE host = $1)`,
-		`UPDATE vtpms SET host = '' WHERE host = $1 AND uuid NOT IN (SELECT uuid FROM claims WHERE host = $1)`)
+	return nil
 }
 
 // ApproveHost accepts a host's endorsement key.
-func (s *Store) ApproveHost(ctx context.Context, id, how string) error {
+func (s *Store) ApproveHost(ctx context.Context, id, how string, by Trail) error {
 	return s.tx(ctx, opTimeout, func(t *tx) error {
-		n, err := t.exec(`UPDATE hosts SET how = $1 WHERE id = $2`, how, id)
-		if err == nil && n == 0 {
-			return ErrNotFound
-		}
-		return err
+		t.leave(by)
+		return t.must(`UPDATE hosts SET how = $1 WHERE id = $2`, how, id)
 	})
 }
 
 // DeleteHost forgets a host, its results and its place in the records of vTPMs. The vTPMs
 // themselves stay known: they may go on elsewhere, with the same keys only.
-func (s *Store) DeleteHost(ctx context.Context, id string) error {
-	return s.tx(ctx, opTimeout, func(t *tx) error {
-		n, err := t.exec(`DELETE FROM hosts WHERE id = $1`, id)
-		if err != nil {
+func (s *Store) DeleteHost(ctx context.Context, id string, by Trail) error {
+	return s.tx(ctx, bulkTimeout, func(t *tx) error {
+		if err := t.must(`DELETE FROM hosts WHERE id = $1`, id); err != nil {
 			return err
 		}
-		if n == 0 {
-			return ErrNotFound
-		}
-		return t.run(id, `DELETE FROM claims WHERE host = $1`, `DELETE FROM results WHERE host = $1`,
+		t.leave(by)
+		return t.run(id, `DELETE FROM report_machines WHERE report IN (SELECT id FROM reports WHERE host = $1)`,
+			`DELETE FROM evidence WHERE report IN (SELECT id FROM reports WHERE host = $1)`, `DELETE FROM evidence WHERE report IN (SELECT nonce FROM challenges WHERE host = $1)`,
+			`DELETE FROM claims WHERE host = $1`, `DELETE FROM results WHERE host = $1`, `DELETE FROM alerts WHERE host = $1`,
 			`DELETE FROM reports WHERE host = $1`, `DELETE FROM challenges WHERE host = $1`, `DELETE FROM machines WHERE machine = $1`,
+			`DELETE FROM settings WHERE machine = $1`, `DELETE FROM machine_rims WHERE machine = $1`, `DELETE FROM presence WHERE host = $1`,
 			`DELETE FROM ima WHERE machine = $1`, `UPDATE vtpms SET host = '' WHERE host = $1`)
 	})
 }
@@ -133,15 +250,29 @@ func (s *Store) HostOfClient(ctx context.Context, client string) (*Host, error) 
 // Hosts lists all hosts by name.
 func (s *Store) Hosts(ctx context.Context) ([]Host, error) { return s.hosts(ctx, `ORDER BY name, id`) }
 
-func (s *Store) hosts(ctx context.Context, where string, args ...any) ([]Host, error) {
-	return listOf(ctx, s.read, scanHost, hostColumns+where, args...)
+// HostsNamed finds the hosts that have a name or an ID.
+func (s *Store) HostsNamed(ctx context.Context, name string) ([]Host, error) {
+	return s.hosts(ctx, `WHERE id = $1 OR name = $1 ORDER BY id`, name)
 }
 
-func scanHost(r *sql.Rows) (Host, error) {
+// CountUnapproved counts the hosts that nobody approved yet.
+func (s *Store) CountUnapproved(ctx context.Context) (n int, err error) {
+	err = s.one(ctx, opTimeout, `SELECT COUNT(*) FROM hosts WHERE how = ''`, nil, &n)
+	return n, err
+}
+
+func (s *Store) hosts(ctx context.Context, where string, args ...any) ([]Host, error) {
+	return listOf(ctx, s, scanHost, hostColumns+where, args...)
+}
+
+func scanHost(r *sql.Rows) (Host, error) { return scanHostInto(r) }
+
+// scanHostInto reads a host and what stands after it in a row.
+func scanHostInto(r *sql.Rows, more ...any) (Host, error) {
 	var h Host
 	var name, software string
 	var first, last int64
-	err := r.Scan(&h.ID, &h.Name, &h.Client, &h.EK, &h.EKCert, &h.AK, &name, &h.How, &software, &first, &last)
+	err := r.Scan(append([]any{&h.ID, &h.Name, &h.Client, &h.EK, &h.EKCert, &h.AK, &name, &h.How, &software, &first, &last}, more...)...)
 	if err != nil {
 		return h, err
 	}
@@ -155,14 +286,21 @@ func scanHost(r *sql.Rows) (Host, error) {
 
 // Claims lists what hosts say they run: all of it, or what is said about one host ("" for all).
 func (s *Store) Claims(ctx context.Context, host string) ([]Claim, error) {
-	return listOf(ctx, s.read, func(r *sql.Rows) (c Claim, err error) {
-		var uuid string
-		if err := r.Scan(&uuid, &c.Host, &c.Name); err != nil {
-			return c, err
-		}
-		c.UUID, err = attest.ParseUUID(uuid)
+	return listOf(ctx, s, scanClaim, `SELECT uuid, host, name FROM claims WHERE host = $1 OR $1 = '' ORDER BY uuid, host`, host)
+}
+
+// ClaimsNamed gives the VMs of that name or UUID, wherever hosts say that they run them.
+func (s *Store) ClaimsNamed(ctx context.Context, name string) ([]Claim, error) {
+	return listOf(ctx, s, scanClaim, `SELECT uuid, host, name FROM claims WHERE uuid = $1 UNION SELECT uuid, host, name FROM claims WHERE name = $1 ORDER BY uuid, host`, name)
+}
+
+func scanClaim(r *sql.Rows) (c Claim, err error) {
+	var uuid string
+	if err := r.Scan(&uuid, &c.Host, &c.Name); err != nil {
 		return c, err
-	}, `SELECT uuid, host, name FROM claims WHERE host = $1 OR $1 = '' ORDER BY uuid, host`, host)
+	}
+	c.UUID, err = attest.ParseUUID(uuid)
+	return c, err
 }
 
 // blob keeps an absent byte string out of NULL.

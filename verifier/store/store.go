@@ -5,139 +5,159 @@ import (
 	"database/sql"
 	"errors"
 	"fmt"
+	"log/slog"
+	"sync"
 	"time"
+
+	"github.com/jackc/pgx/v5/pgxpool"
+
+	"virt-attest/verifier/api"
 )
+
+// Config says which database is opened. One of Path and URL is given.
+type Config struct {
+	Path  string // of an SQLite file
+	URL   string // of a PostgreSQL database: postgres://…, or key=value words
+	Conns int    // connections to PostgreSQL, or for reading from SQLite; 0: DefaultConns
+
+	// Chain gives e its Prev and Hash, where prev is the entry before (verifier/audit). The entry that
+	// has no other before it gets a zero prev. Nil: there is no audit log, and nothing that belongs there can be done.
+	Chain func(prev, e api.AuditEntry) api.AuditEntry
+	Log   *slog.Logger // of what becomes of connections; nil: nowhere
+}
 
 // Store is the database. Its methods are safe for concurrent use.
 type Store struct {
+	dialect dialect
 	write   *sql.DB // commits are on disk
-	brief   *sql.DB // for what ends with the process: challenges
+	brief   *sql.DB // for what need not outlive a power cut: challenges
 	read    *sql.DB
-	writing chan struct{} // held by the one writer
+	pool    *pgxpool.Pool // PostgreSQL's
+	path    string        // SQLite's
+	writing chan struct{} // held by the one writer; nil where there may be many
+	texts   sync.Map      // SQL as the database reads it, by how it stands here
+	stmts   statements
+	bus     bus
+	chain   func(prev, e api.AuditEntry) api.AuditEntry
+	log     *slog.Logger
+
+	cancel context.CancelFunc // of what runs beside
+	wg     sync.WaitGroup
 }
 
 // The answers of a Store that are no faults.
 var (
 	ErrNotFound = errors.New("store: not found")
 	ErrConflict = errors.New("store: conflicts with what is on record")
+	ErrDone     = errors.New("store: the report of this challenge is there already")
+	ErrFull     = errors.New("store: too many of these are on record")
 )
+
+// Open opens the database, makes its tables or brings them up to date, and listens for what other
+// processes publish.
+func Open(ctx context.Context, c Config) (*Store, error) {
+	s := &Store{chain: c.Chain, log: c.Log}
+	if s.log == nil {
+		s.log = slog.New(slog.DiscardHandler)
+	}
+	if c.Conns <= 0 {
+		c.Conns = DefaultConns
+	}
+	switch {
+	case (c.Path == "") == (c.URL == ""):
+		return nil, errors.New("store: exactly one of a file and a database URL is needed")
+	case c.Path != "":
+		s.dialect = sqliteDialect{}
+	default:
+		s.dialect = postgresDialect{}
+	}
+	var run context.Context
+	run, s.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	err := s.dialect.open(ctx, s, c)
+	if err == nil {
+		err = s.dialect.migrate(ctx, s)
+	}
+	if err != nil {
+		return nil, errors.Join(fmt.Errorf("store: %w", err), s.Close())
+	}
+	s.dialect.listen(run, s)
+	return s, nil
+}
 
 // Close ends the database's use. Calls still under way fail.
 func (s *Store) Close() error {
-	var errs []error
+	s.cancel()
+	s.wg.Wait()
+	s.bus.close()
+	errs := []error{s.stmts.close()}
+	seen := map[*sql.DB]bool{nil: true}
 	for _, db := range []*sql.DB{s.read, s.brief, s.write} {
-		if db != nil {
+		if !seen[db] {
+			seen[db] = true
 			errs = append(errs, db.Close())
 		}
+	}
+	if s.pool != nil {
+		s.pool.Close()
 	}
 	return errors.Join(errs...)
 }
 
 // Ready reports whether the database answers.
 func (s *Store) Ready(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, opTimeout)
-	defer cancel()
 	var n int
-	return wrap(s.read.QueryRowContext(ctx, `SELECT COUNT(*) FROM goose_db_version`).Scan(&n))
+	return s.one(ctx, opTimeout, `SELECT COUNT(*) FROM goose_db_version`, nil, &n)
 }
 
-// tx runs f in one transaction for writing, within limit. It is on disk when the call returns.
-func (s *Store) tx(ctx context.Context, limit time.Duration, f func(*tx) error) error {
-	return s.txOn(ctx, s.write, limit, f)
+// The databases.
+const (
+	SQLite   = "sqlite"
+	Postgres = "postgres"
+)
+
+// Dialect names the database: SQLite or Postgres.
+func (s *Store) Dialect() string { return s.dialect.name() }
+
+// Pool is the connections to PostgreSQL, for others who keep tables there; nil on SQLite.
+func (s *Store) Pool() *pgxpool.Pool { return s.pool }
+
+// JobsPath is the SQLite file for the tables of deferred work, beside the main one so that neither waits for the
+// other's writer; "" on PostgreSQL.
+func (s *Store) JobsPath() string {
+	if s.path == "" {
+		return ""
+	}
+	return s.path + ".jobs"
 }
 
-func (s *Store) txOn(ctx context.Context, db *sql.DB, limit time.Duration, f func(*tx) error) error {
-	ctx, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	select {
-	case s.writing <- struct{}{}:
-		defer func() { <-s.writing }()
-	case <-ctx.Done():
-		return wrap(ctx.Err())
-	}
-	t, err := db.BeginTx(ctx, nil)
-	if err != nil {
-		return wrap(err)
-	}
-	if err := f(&tx{ctx, t}); err != nil {
-		return errors.Join(wrap(err), ignoreDone(t.Rollback()))
-	}
-	return wrap(t.Commit())
-}
-
-// tx is a transaction with its context.
-type tx struct {
-	ctx context.Context
-	*sql.Tx
-}
-
-// exec runs a statement and returns how many rows it changed.
-func (t *tx) exec(query string, args ...any) (int64, error) {
-	r, err := t.ExecContext(t.ctx, query, args...)
-	if err != nil {
-		return 0, err
-	}
-	return r.RowsAffected()
-}
-
-// run runs statements that share one argument.
-func (t *tx) run(arg any, queries ...string) error {
-	for _, q := range queries {
-		if _, err := t.exec(q, arg); err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-// listOf runs a query of an ordinary answer's size and gives what scan makes of each row.
-func listOf[T any](ctx context.Context, db *sql.DB, scan func(*sql.Rows) (T, error), query string, args ...any) ([]T, error) {
-	ctx, cancel := context.WithTimeout(ctx, opTimeout)
-	defer cancel()
-	var all []T
-	err := rows(ctx, db, func(r *sql.Rows) error {
-		v, err := scan(r)
-		all = append(all, v)
-		return err
-	}, query, args...)
-	return all, err
-}
-
-// rows runs a query and hands each row to scan.
-func rows(ctx context.Context, db *sql.DB, scan func(*sql.Rows) error, query string, args ...any) error {
-	r, err := db.QueryContext(ctx, query, args...)
-	if err != nil {
-		return wrap(err)
-	}
-	defer func() { _ = r.Close() }()
-	for r.Next() {
-		if err := scan(r); err != nil {
-			return wrap(err)
-		}
-	}
-	return wrap(r.Err())
+// dialect is what differs between the databases.
+type dialect interface {
+	name() string
+	open(ctx context.Context, s *Store, c Config) error
+	migrate(ctx context.Context, s *Store) error
+	listen(ctx context.Context, s *Store) // until ctx ends, where others may publish
+	text(query string) string             // a statement as this database reads it
+	arg(v any) any                        // an argument as its driver takes it
+	begun(t *tx, brief bool) error        // what a transaction begins with
+	notify(t *tx, n Note) error           // within the transaction
+	isConflict(err error) bool            // a broken uniqueness or reference rule
+	isPassing(err error) bool             // the transaction may succeed when it is tried again
+	backup(ctx context.Context, s *Store, path string) error
 }
 
 // wrap names the package in an error and turns the database's own answers into ours.
-func wrap(err error) error {
+func (s *Store) wrap(err error) error {
 	switch {
 	case err == nil:
 		return nil
 	case errors.Is(err, sql.ErrNoRows):
 		return ErrNotFound
-	case errors.Is(err, ErrNotFound), errors.Is(err, ErrConflict), errors.Is(err, errChallenge):
+	case errors.Is(err, ErrNotFound), errors.Is(err, ErrConflict), errors.Is(err, ErrDone), errors.Is(err, ErrFull), errors.Is(err, errChallenge):
 		return err
-	case isConflict(err):
+	case s.dialect.isConflict(err):
 		return fmt.Errorf("%w: %w", ErrConflict, err)
 	}
 	return fmt.Errorf("store: %w", err)
-}
-
-func ignoreDone(err error) error {
-	if errors.Is(err, sql.ErrTxDone) {
-		return nil
-	}
-	return err
 }
 
 func millis(t time.Time) int64 {

@@ -73,6 +73,24 @@ func (l *Log) Replay(quoted []attest.PCRBank) []Mismatch {
 	return out
 }
 
+// Explains reports whether the log's digests give exactly the value of PCR index in a quoted bank.
+func (l *Log) Explains(quoted attest.PCRBank, index uint8) bool {
+	want := quoted.Get(index)
+	have, ok := attest.Bank(l.PCRs(), quoted.Alg)
+	return ok && want != nil && bytes.Equal(have.Get(index), want)
+}
+
+// Measured gives the events that were extended into PCR index, in order.
+func (l *Log) Measured(index uint8) []*Event {
+	var out []*Event
+	for i := range l.events {
+		if e := &l.events[i]; e.pcr == index && e.typ != NoAction {
+			out = append(out, e)
+		}
+	}
+	return out
+}
+
 // Anomaly is what a sound log does not have.
 type Anomaly struct {
 	Event  int // its index, -1 where something is missing
@@ -82,8 +100,8 @@ type Anomaly struct {
 }
 
 // Anomalies lists them: the separators of PCR 0-7, which must be there once and hold what was
-// measured; EV_NO_ACTION events, which are extended nowhere and so must carry nothing; and types
-// that the profile does not know for their PCR.
+// measured, and end what is measured into PCR 0-3 and 6; EV_NO_ACTION events, which are extended nowhere and
+// so must carry nothing; and types that the profile does not know for their PCR.
 func (l *Log) Anomalies() []Anomaly {
 	var c checker
 	for i := range l.events {
@@ -96,6 +114,10 @@ func (l *Log) Anomalies() []Anomaly {
 	}
 	return c.found
 }
+
+// early are the PCRs that firmware should have done with when it writes their separators, besides PCR 0;
+// PCR 4, 5 and 7 go on with what is booted.
+const early = 1<<1 | 1<<2 | 1<<3 | 1<<6
 
 type checker struct {
 	found      []Anomaly
@@ -119,6 +141,8 @@ func (c *checker) event(e *Event) {
 		c.separator(e)
 	case !known || k.pcrs&(1<<e.pcr) == 0:
 		c.add(e.index, e.pcr, false, "%v is unusual in PCR %d", e.typ, e.pcr)
+	case early&(1<<e.pcr) != 0 && c.separators[e.pcr] > 0:
+		c.add(e.index, e.pcr, false, "%v in PCR %d after its separator", e.typ, e.pcr)
 	case k.data && !e.DigestVerified():
 		c.add(e.index, e.pcr, false, "%v has data that is not what was measured", e.typ)
 	}

@@ -36,6 +36,23 @@ CREATE TABLE evidence (
 );
 INSERT INTO evidence (report, received, data) SELECT id, created, evidence FROM reports WHERE evidence IS NOT NULL;
 ALTER TABLE reports DROP COLUMN evidence;
+ALTER TABLE reports ADD COLUMN scheme BIGINT NOT NULL DEFAULT 0;
+CREATE INDEX reports_created ON reports (created);
+
+-- Which machines a report is about: state is its verdict on the machine, boot_id what its evidence is about ('' none came).
+ALTER TABLE report_machines RENAME TO report_machines_1;
+CREATE TABLE report_machines (
+    report      TEXT NOT NULL,
+    machine     TEXT NOT NULL,
+    created     BIGINT NOT NULL,
+    boot_id     TEXT NOT NULL,
+    state       TEXT NOT NULL,
+    PRIMARY KEY (report, machine)
+);
+INSERT INTO report_machines (report, machine, created, boot_id, state)
+    SELECT m.report, m.machine, r.created, m.boot_id, '' FROM report_machines_1 m JOIN reports r ON r.id = m.report;
+DROP TABLE report_machines_1;
+CREATE INDEX report_machines_machine ON report_machines (machine, created);
 
 -- What hosts found in credentials for VMs' keys: the replica that appraises waits for it.
 CREATE TABLE activations (
@@ -102,6 +119,7 @@ CREATE TABLE doc_versions (
     data        BYTEA NOT NULL,
     PRIMARY KEY (kind, name, version)
 );
+CREATE INDEX doc_versions_sha256 ON doc_versions (sha256);
 INSERT INTO documents (kind, name, active, modified) SELECT 'rim', name, 1, modified FROM rims;
 INSERT INTO doc_versions (kind, name, version, sha256, size, files, author, note, created, activated, data)
     SELECT 'rim', name, 1, sha256, LENGTH(data), files, '', '', modified, modified, data FROM rims;
@@ -126,9 +144,12 @@ CREATE INDEX settings_policy ON settings (policy);
 CREATE INDEX settings_tenant ON settings (tenant);
 
 -- The newest result of each machine on each host; a host's own has host = machine. Lists read the columns, details the JSON.
+-- A VM that a host says it runs and that was never attested is there too, PENDING and with an empty result.
 ALTER TABLE results ADD COLUMN name TEXT NOT NULL DEFAULT '';
+ALTER TABLE results ADD COLUMN tenant TEXT NOT NULL DEFAULT '';       -- settings.tenant, for lists
 ALTER TABLE results ADD COLUMN state TEXT NOT NULL DEFAULT 'PENDING';
 ALTER TABLE results ADD COLUMN reason TEXT NOT NULL DEFAULT '';       -- code of the first reason
+ALTER TABLE results ADD COLUMN at BIGINT NOT NULL DEFAULT 0;           -- appraise.Result.Time; created is when it was committed
 ALTER TABLE results ADD COLUMN expires BIGINT NOT NULL DEFAULT 0;
 ALTER TABLE results ADD COLUMN since BIGINT NOT NULL DEFAULT 0;       -- when state and reasons last changed
 ALTER TABLE results ADD COLUMN digest TEXT NOT NULL DEFAULT '';       -- of state and reasons: another one is a change
@@ -136,10 +157,13 @@ ALTER TABLE results ADD COLUMN generation BIGINT NOT NULL DEFAULT 0;  -- counter
 ALTER TABLE results ADD COLUMN outdated BIGINT NOT NULL DEFAULT 0;    -- generation of a change that concerns it: outdated if > generation
 ALTER TABLE results ADD COLUMN lapsed BIGINT NOT NULL DEFAULT 0;      -- its expiry was told as an event
 CREATE INDEX results_host ON results (host);
-CREATE INDEX results_state ON results (state, expires);
-CREATE INDEX results_name ON results (name, machine);
+CREATE INDEX results_vms ON results (name, machine, host) WHERE machine <> host;
+CREATE INDEX results_tenant ON results (tenant, name, machine, host) WHERE machine <> host;
 CREATE INDEX claims_host ON claims (host);
+CREATE INDEX claims_name ON claims (name);
 CREATE INDEX vtpms_host ON vtpms (host);
+ALTER TABLE hosts ADD COLUMN next_lapse BIGINT NOT NULL DEFAULT 0;    -- no TRUSTED result of the host's machines expires before
+CREATE INDEX hosts_name ON hosts (name, id);
 
 CREATE TABLE events (
     id          BIGINT PRIMARY KEY,
@@ -165,6 +189,7 @@ CREATE TABLE alerts (
     times       BIGINT NOT NULL,
     acked       BIGINT NOT NULL,
     closed      BIGINT NOT NULL,
+    verdict     BIGINT NOT NULL,           -- 1: comes and goes with the machine's verdict
     data        BYTEA NOT NULL             -- JSON, api.Alert: what has no column
 );
 CREATE UNIQUE INDEX alerts_open ON alerts (machine, code) WHERE closed = 0;
@@ -205,7 +230,7 @@ CREATE TABLE audit (
 
 -- What deferred work that somebody asked for has come to. The work itself is in River's tables.
 CREATE TABLE jobs (
-    id          TEXT PRIMARY KEY,
+    id          TEXT PRIMARY KEY,          -- unguessable
     kind        TEXT NOT NULL,
     state       TEXT NOT NULL,
     done        BIGINT NOT NULL,

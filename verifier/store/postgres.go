@@ -1,0 +1,166 @@
+package store
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"os/exec"
+	"time"
+
+	"github.com/jackc/pgx/v5"
+	"github.com/jackc/pgx/v5/pgconn"
+	"github.com/jackc/pgx/v5/pgxpool"
+	"github.com/jackc/pgx/v5/stdlib"
+	"github.com/pressly/goose/v3"
+	"github.com/pressly/goose/v3/lock"
+)
+
+// postgresDialect is everything that is PostgreSQL's own.
+type postgresDialect struct{}
+
+// channel is what every process on the database listens to.
+const channel = "virt_attest"
+
+func (postgresDialect) name() string { return Postgres }
+
+func (postgresDialect) open(ctx context.Context, s *Store, c Config) error {
+	conf, err := pgxpool.ParseConfig(c.URL)
+	if err != nil {
+		return errors.New("the database URL cannot be read") // err quotes it, with its password
+	}
+	conf.MaxConns = int32(min(c.Conns, maxConns))
+	conf.MaxConnLifetimeJitter = conf.MaxConnLifetime / 10
+	if conf.ConnConfig.ConnectTimeout == 0 {
+		conf.ConnConfig.ConnectTimeout = opTimeout
+	}
+	p := conf.ConnConfig.RuntimeParams
+	if p["application_name"] == "" {
+		p["application_name"] = "virt-attest-verifierd"
+	}
+	p["idle_in_transaction_session_timeout"] = fmt.Sprint(2 * bulkTimeout.Milliseconds()) // of a process that stands still
+	if s.pool, err = pgxpool.NewWithConfig(ctx, conf); err != nil {
+		return err
+	}
+	s.write = stdlib.OpenDBFromPool(s.pool)
+	s.brief, s.read = s.write, s.write
+	return nil
+}
+
+// migrate holds a lock of the session's, so that processes that start together migrate once.
+func (postgresDialect) migrate(ctx context.Context, s *Store) error {
+	ctx, cancel := context.WithTimeout(ctx, openTimeout)
+	defer cancel()
+	l, err := lock.NewPostgresSessionLocker()
+	if err != nil {
+		return err
+	}
+	p, err := provider(goose.DialectPostgres, s, goose.WithSessionLocker(l))
+	if err != nil {
+		return err
+	}
+	_, err = p.Up(ctx)
+	return err
+}
+
+func (postgresDialect) text(query string) string { return query }
+
+func (postgresDialect) arg(v any) any {
+	if l, ok := v.(list); ok {
+		return []string(l)
+	}
+	return v
+}
+
+// begun: what need not outlive a power cut is not waited for on the disk. It is never visible before what was
+// committed earlier, and what is committed later takes it along.
+func (postgresDialect) begun(t *tx, brief bool) error {
+	if !brief {
+		return nil
+	}
+	_, err := t.ExecContext(t.ctx, `SET LOCAL synchronous_commit = off`)
+	return err
+}
+
+func (postgresDialect) notify(t *tx, n Note) error {
+	_, err := t.ExecContext(t.ctx, `SELECT pg_notify($1, $2)`, channel, n.encode())
+	return err
+}
+
+func (postgresDialect) isConflict(err error) bool {
+	var e *pgconn.PgError
+	return errors.As(err, &e) && len(e.Code) == 5 && e.Code[:2] == "23"
+}
+
+// isPassing: deadlocks, and a connection that was found dead before anything was sent on it.
+func (postgresDialect) isPassing(err error) bool {
+	var e *pgconn.PgError
+	return errors.As(err, &e) && (e.Code == "40P01" || e.Code == "40001") || pgconn.SafeToRetry(err)
+}
+
+// listen keeps one connection for notifications.
+func (d postgresDialect) listen(ctx context.Context, s *Store) {
+	s.wg.Go(func() {
+		wait := time.Duration(0)
+		for {
+			began := time.Now()
+			err := d.hear(ctx, s)
+			if ctx.Err() != nil {
+				return
+			}
+			if time.Since(began) > listenRetry {
+				wait = 0
+			}
+			wait = min(max(2*wait, 100*time.Millisecond), listenRetry)
+			s.log.Warn("the connection that hears of changes is lost, trying again", "in", wait.String(), "err", err)
+			select {
+			case <-time.After(wait/2 + rand.N(wait)):
+			case <-ctx.Done():
+				return
+			}
+		}
+	})
+}
+
+// hear listens until the connection breaks or ctx ends.
+func (postgresDialect) hear(ctx context.Context, s *Store) error {
+	dial, cancel := context.WithTimeout(ctx, opTimeout)
+	defer cancel()
+	conn, err := pgx.ConnectConfig(dial, s.pool.Config().ConnConfig)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		end, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+		defer cancel()
+		_ = conn.Close(end)
+	}()
+	if _, err := conn.Exec(dial, `LISTEN `+channel); err != nil {
+		return err
+	}
+	s.bus.missed()
+	for {
+		quiet, cancel := context.WithTimeout(ctx, listenPing)
+		n, err := conn.WaitForNotification(quiet)
+		cancel()
+		switch {
+		case err == nil:
+			s.bus.publish(decodeNote(n.Payload))
+		case ctx.Err() != nil || quiet.Err() == nil:
+			return err
+		default:
+			ask, cancel := context.WithTimeout(ctx, opTimeout)
+			err := conn.Ping(ask)
+			cancel()
+			if err != nil {
+				return err
+			}
+		}
+	}
+}
+
+// backup runs pg_dump, whose copy is of one moment while others write.
+func (postgresDialect) backup(ctx context.Context, s *Store, path string) error {
+	_ = exec.CommandContext
+	return errors.New("a PostgreSQL database is backed up with pg_dump --format=custom (docs/operations.md)")
+}

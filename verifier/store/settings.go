@@ -1,0 +1,175 @@
+package store
+
+import (
+	"context"
+	"database/sql"
+	"errors"
+	"slices"
+	"time"
+
+	"virt-attest/verifier/api"
+)
+
+// SubjectConfig is what a machine is appraised by.
+type SubjectConfig struct {
+	Policy DocRef   // its name is the default one's where none was given
+	RIMs   []DocRef // by name
+	Tenant string
+}
+
+// Subjects gives what machines are appraised by now. A result appraised by it carries the generation, which was
+// read first: a change made meanwhile makes the result outdated.
+func (s *Store) Subjects(ctx context.Context, machines []string) (map[string]SubjectConfig, int64, error) {
+	var generation int64
+	if err := s.one(ctx, opTimeout, `SELECT value FROM counters WHERE name = 'generation'`, nil, &generation); err != nil {
+		return nil, 0, err
+	}
+	policies, err := s.policies(ctx)
+	if err != nil {
+		return nil, 0, err
+	}
+	out := make(map[string]SubjectConfig, len(machines))
+	for _, m := range machines {
+		out[m] = SubjectConfig{Policy: policies.ref(m, "")}
+	}
+	err = s.each(ctx, opTimeout, func(r *sql.Rows) error {
+		var m, kind, policy, tenant string
+		var ref DocRef
+		if err := r.Scan(&m, &kind, &policy, &tenant, &ref.Name, &ref.Version, &ref.SHA256); err != nil {
+			return err
+		}
+		c := out[m]
+		if kind == "rim" {
+			c.RIMs = append(c.RIMs, ref)
+		} else {
+			c.Policy, c.Tenant = policies.ref(m, policy), tenant
+		}
+		out[m] = c
+		return nil
+	}, `SELECT m.machine, 'rim', '', '', m.rim, COALESCE(v.version, 0), COALESCE(v.sha256, '') FROM machine_rims m LEFT JOIN documents d ON d.kind = 'rim' AND d.name = m.rim
+			LEFT JOIN doc_versions v ON v.kind = 'rim' AND v.name = m.rim AND v.version = d.active WHERE m.machine = ANY($1)
+		UNION ALL SELECT machine, 'settings', policy, tenant, '', 0, '' FROM settings WHERE machine = ANY($1) ORDER BY 1, 5`, list(machines))
+	return out, generation, err
+}
+
+type policyRefs map[string]DocRef
+
+func (s *Store) policies(ctx context.Context) (policyRefs, error) {
+	refs := make(policyRefs)
+	err := s.each(ctx, opTimeout, func(r *sql.Rows) error {
+		var d DocRef
+		err := r.Scan(&d.Name, &d.Version, &d.SHA256)
+		refs[d.Name] = d
+		return err
+	}, `SELECT v.name, v.version, v.sha256 FROM documents d JOIN doc_versions v ON v.kind = d.kind AND v.name = d.name AND v.version = d.active WHERE d.kind = 'policy'`)
+	return refs, err
+}
+
+func (p policyRefs) ref(machine, policy string) DocRef {
+	if policy == "" {
+		if policy = DefaultHostPolicy; isVM(machine) {
+			policy = DefaultVMPolicy
+		}
+	}
+	if d, ok := p[policy]; ok {
+		return d
+	}
+	return DocRef{Name: policy}
+}
+
+// Settings gives what operators have said about a machine; what they have not said is as it is then.
+func (s *Store) Settings(ctx context.Context, machine string) (api.Settings, error) {
+	all, _, err := s.Subjects(ctx, []string{machine})
+	c := all[machine]
+	v := api.Settings{Policy: c.Policy.Name, RIMs: []string{}, Tenant: c.Tenant}
+	for _, r := range c.RIMs {
+		v.RIMs = append(v.RIMs, r.Name)
+	}
+	return v, err
+}
+
+// PutSettings puts settings in place of those that a machine had. Its results are outdated from then on, where it is appraised by
+// something else. The error is ErrConflict where reference values or the policy are not on record.
+func (s *Store) PutSettings(ctx context.Context, machine string, v api.Settings, now time.Time, by Trail) error {
+	return s.tx(ctx, opTimeout, func(t *tx) error {
+		policy := v.Policy
+		if policy == (policyRefs{}).ref(machine, "").Name {
+			policy = ""
+		}
+		rims := slices.Compact(slices.Sorted(slices.Values(v.RIMs)))
+		if err := t.known(policy, rims); err != nil {
+			return err
+		}
+		changed, err := t.differs(machine, policy, rims)
+		if err != nil {
+			return err
+		}
+		if _, err := t.exec(`INSERT INTO settings (machine, policy, tenant) VALUES ($1, $2, $3)
+			ON CONFLICT (machine) DO UPDATE SET policy = excluded.policy, tenant = excluded.tenant`, machine, policy, v.Tenant); err != nil {
+			return err
+		}
+		if _, err := t.exec(`DELETE FROM machine_rims WHERE machine = $1`, machine); err != nil {
+			return err
+		}
+		rows := make([][]any, len(rims))
+		for i, r := range rims {
+			rows[i] = []any{machine, r}
+		}
+		if _, err := t.insert(`machine_rims (machine, rim)`, ``, rows); err != nil {
+			return err
+		}
+		if _, err := t.exec(`UPDATE results SET tenant = $1 WHERE machine = $2 AND tenant <> $1`, v.Tenant, machine); err != nil {
+			return err
+		}
+		if _, err := t.exec(`UPDATE alerts SET tenant = $1 WHERE machine = $2 AND closed = 0 AND tenant <> $1`, v.Tenant, machine); err != nil {
+			return err
+		}
+		t.leave(by)
+		t.publish(TopicSettings, machine)
+		if !changed {
+			return nil
+		}
+		_, err = t.outdate(`machine = $2`, machine)
+		return err
+	})
+}
+
+// known holds names to what is on record, and keeps that there until the transaction ends.
+func (t *tx) known(policy string, rims []string) error {
+	names := list{}
+	for _, r := range rims {
+		names = append(names, "rim "+r)
+	}
+	if policy != "" {
+		names = append(names, "policy "+policy)
+	}
+	n := 0
+	err := t.each(func(r *sql.Rows) error { n++; return nil },
+		`SELECT name FROM documents WHERE kind || ' ' || name = ANY($1) FOR NO KEY UPDATE`, names)
+	if err == nil && n != len(names) {
+		return ErrConflict
+	}
+	return err
+}
+
+// differs reports whether a machine is appraised by something else than it was.
+func (t *tx) differs(machine, policy string, rims []string) (bool, error) {
+	var was string
+	err := t.one(`SELECT policy FROM settings WHERE machine = $1`, []any{machine}, &was)
+	if err != nil && !errors.Is(err, sql.ErrNoRows) {
+		return false, err
+	}
+	var before []string
+	err = t.each(func(r *sql.Rows) error {
+		name, err := scanText(r)
+		before = append(before, name)
+		return err
+	}, `SELECT rim FROM machine_rims WHERE machine = $1 ORDER BY rim`, machine)
+	slices.Sort(before)
+	return was != policy || !slices.Equal(before, rims), err
+}
+
+// Tenants lists the tenants that machines have.
+func (s *Store) Tenants(ctx context.Context) ([]string, error) {
+	return listOf(ctx, s, scanText, `SELECT DISTINCT tenant FROM settings WHERE tenant <> '' ORDER BY tenant`)
+}
