@@ -29,7 +29,7 @@ func Test_the_command_line_asks_a_Verifier_and_shows_its_answers(t *testing.T) {
 	testscript.Run(t, testscript.Params{Dir: "testdata/service", RequireExplicitExec: true, UpdateScripts: *update,
 		Setup: func(env *testscript.Env) error { return setUp(t.Context(), env) },
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"va": va, "exits": exits, "becomes": becomes, "says": says, "file-mode": fileMode,
+			"va": va, "exits": exits, "becomes": becomes, "says": says, "measures": measures, "file-mode": fileMode,
 		}})
 }
 
@@ -38,6 +38,7 @@ type sample struct {
 	*apitest.Fake
 	mu      sync.Mutex
 	changed map[string]appraise.State // by name
+	real    *real
 }
 
 // VM gives a VM as the script wants it.
@@ -45,6 +46,9 @@ func (s *sample) VM(ctx context.Context, who api.Caller, name string) (*api.VM, 
 	v, err := s.Fake.VM(ctx, who, name)
 	if err != nil {
 		return nil, err
+	}
+	if h := s.realOf(v.UUID.String()); h != nil {
+		v.Host, v.Result.Host = h.ID, h.ID
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
