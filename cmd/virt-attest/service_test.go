@@ -75,6 +75,9 @@ func setUp(ctx context.Context, env *testscript.Env) error {
 	conf := server.Defaults()
 	conf.Listen.Unix, conf.Listen.Web = filepath.Join(dir, "api.sock"), "127.0.0.1:0"
 	conf.Operators.Group = ""
+	if err := overTLS(env, &conf); err != nil {
+		return err
+	}
 	ctx, cancel := context.WithCancel(ctx)
 	s, err := server.New(ctx, conf, svc, server.Options{}, slog.New(slog.DiscardHandler))
 	if err != nil {
@@ -95,6 +98,9 @@ func setUp(ctx context.Context, env *testscript.Env) error {
 	env.Setenv("SOCKET", "unix://"+conf.Listen.Unix)
 	env.Setenv("VIEWER", apitest.Secret(api.RoleViewer, ""))
 	env.Setenv("RED", apitest.Secret(api.RoleOperator, apitest.Red))
+	if err := tlsConfigs(env, s.TLSAddr()); err != nil {
+		return err
+	}
 	text := fmt.Sprintf("[verifier]\nurl = %q\nweb = %q\n[libvirt]\nuri = \"test:///default\"\n", "unix://"+conf.Listen.Unix, web)
 	return os.WriteFile(filepath.Join(env.WorkDir, "client.toml"), []byte(text), 0o600)
 }
