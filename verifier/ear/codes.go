@@ -19,7 +19,7 @@ func vectorOf(r appraise.Reason) (v Vector, ok bool) {
 		return Vector{InstanceIdentity: UnknownInstance}, true
 	case appraise.CodeEKUntrusted:
 		return Vector{InstanceIdentity: UnknownInstance, Hardware: UnknownHardware}, true
-	case appraise.CodeUnapproved:
+	case appraise.CodeUnapproved, appraise.CodeKeyPending:
 		return Vector{InstanceIdentity: NoClaim}, true
 	case appraise.CodeIMALog, appraise.CodeIMABootAggregate:
 		return Vector{Executables: CryptoFailed}, true

@@ -17,14 +17,6 @@ import (
 	"virt-attest/verifier/store"
 )
 
-// Ready reports whether the Verifier can do its work.
-func (e *Engine) Ready(ctx context.Context) error {
-	if err := e.store.Ready(ctx); err != nil {
-		return fmt.Errorf("%w: %w", ErrUnavailable, err)
-	}
-	return nil
-}
-
 // place is a machine on a host.
 type place struct {
 	vm   attest.UUID // zero for the host itself
@@ -68,13 +60,17 @@ func (e *Engine) Hosts(ctx context.Context) ([]api.Host, error) {
 	if err != nil {
 		return nil, err
 	}
+	seen, err := e.store.Online(ctx, nil)
+	if err != nil {
+		return nil, fromStore(err, "hosts")
+	}
 	names := make(map[string]int)
 	for _, h := range list {
 		names[h.Name]++
 	}
 	out := make([]api.Host, len(list))
 	for i := range list {
-		out[i] = e.host(&list[i], results, now)
+		out[i] = e.host(&list[i], results, seen, now)
 		if names[list[i].Name] > 1 {
 			out[i].Result.Notes = append(slices.Clip(out[i].Result.Notes), sameName(list[i].Name))
 		}
@@ -89,7 +85,7 @@ func sameName(name string) appraise.Reason {
 		Hint: "Remove the one that is gone, or find out who the other one is."}
 }
 
-func (e *Engine) host(h *store.Host, results map[place]appraise.Result, now time.Time) api.Host {
+func (e *Engine) host(h *store.Host, results map[place]appraise.Result, seen map[string]store.Presence, now time.Time) api.Host {
 	r, ok := results[place{host: h.ID}]
 	switch {
 	case !h.Approved():
@@ -98,14 +94,8 @@ func (e *Engine) host(h *store.Host, results map[place]appraise.Result, now time
 	case !ok:
 		r = pending(attest.UUID{}, h.Name, h.ID, never())
 	}
-	p := e.presence(h.ID)
-	p.mu.Lock()
-	last := p.last
-	p.mu.Unlock()
-	if last.Before(h.LastSeen) {
-		last = h.LastSeen
-	}
-	return api.Host{ID: h.ID, Name: h.Name, EKSHA256: api.EKSHA256(h.EK), Approved: h.Approved(), How: h.How, Online: p.online(now), LastSeen: last.UTC(), Result: r}
+	last, online := e.heardOf(h, seen, now)
+	return api.Host{ID: h.ID, Name: h.Name, EKSHA256: api.EKSHA256(h.EK), Approved: h.Approved(), How: h.How, Online: online, LastSeen: last.UTC(), Result: r}
 }
 
 // VMs lists the VMs that hosts say they run, and those that were attested.

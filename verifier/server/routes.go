@@ -13,7 +13,6 @@ import (
 	"virt-attest/internal/channel"
 	"virt-attest/internal/version"
 	"virt-attest/verifier/api"
-	"virt-attest/verifier/engine"
 )
 
 // access says who may use a route.
@@ -60,6 +59,7 @@ func (s *Server) routes() []route {
 
 		{pattern: "POST /api/v1/host/hello", access: hosts, body: api.MaxHello, handle: s.hello},
 		{pattern: "GET /api/v1/host/challenges", access: hosts, takes: api.MaxWait + writeTimeout, handle: s.challenges},
+		{pattern: "POST /api/v1/host/challenge", access: hosts, body: api.MaxRequest, handle: s.challenge},
 		{pattern: "POST /api/v1/host/evidence", access: hosts, body: s.conf.Limits.Evidence, bulk: true, takes: api.MaxTimeout, handle: s.evidence},
 		{pattern: "POST /api/v1/host/activated", access: hosts, body: api.MaxRequest, handle: s.activated},
 	}
@@ -73,7 +73,10 @@ type call struct {
 	body []byte
 }
 
-func (c *call) client() engine.Client { return engine.Client(c.who.client) }
+func (c *call) client() string { return c.who.client }
+
+// caller is who asks, for what is done in their name.
+func (c *call) caller() api.Caller { return api.Caller{Name: c.who.name, Role: api.RoleOperator} }
 
 func (c *call) id() string { return c.r.PathValue("id") }
 
@@ -187,7 +190,7 @@ func (s *Server) attest(c *call) error {
 	if err := c.in(&a); err != nil {
 		return err
 	}
-	r, err := s.engine.Attest(c.r.Context(), &a)
+	r, err := s.engine.Attest(c.r.Context(), c.caller(), a)
 	if err != nil {
 		return err
 	}
@@ -238,19 +241,31 @@ func (s *Server) challenges(c *call) error {
 	if err != nil || !(wait >= 0 && wait <= api.MaxWait.Seconds()) {
 		return api.NewProblem(http.StatusBadRequest, "wait is not a number of seconds from 0 to %v", api.MaxWait.Seconds())
 	}
-	d, err := s.engine.Challenges(c.r.Context(), c.client(), q.Get("host"), time.Duration(wait*float64(time.Second)))
+	p, failed, err := s.engine.Poll(c.r.Context(), c.client(), q.Get("host"), time.Duration(wait*float64(time.Second)))
 	if err != nil {
 		return err
 	}
-	if err := c.cbor(api.Poll{Challenges: d.Challenges}); err != nil {
-		d.Failed()
+	if err := c.cbor(p); err != nil {
+		failed()
 		return err
 	}
 	if err := http.NewResponseController(c.w).Flush(); err != nil {
-		d.Failed()
+		failed()
 		return errors.Join(errSent, err)
 	}
 	return nil
+}
+
+func (s *Server) challenge(c *call) error {
+	var r api.ChallengeRequest
+	if err := c.inCBOR(&r); err != nil {
+		return err
+	}
+	ch, err := s.engine.Challenge(c.r.Context(), c.client(), r.Host, r.Scheme)
+	if err != nil {
+		return err
+	}
+	return c.cbor(ch)
 }
 
 func (s *Server) evidence(c *call) error {
