@@ -41,10 +41,10 @@ func (s *Server) routes() []route {
 		{pattern: "GET /readyz", access: anyone, handle: s.ready},
 		{pattern: "GET /api/v1/version", access: anyone, handle: func(c *call) error { return c.json(api.Version{Version: version.Version, API: "v1"}) }},
 
-		{pattern: "GET /api/v1/hosts", access: operators, handle: get(s.engine.Hosts)},
+		{pattern: "GET /api/v1/hosts", access: operators, handle: list(s.engine.Hosts)},
 		{pattern: "POST /api/v1/hosts/{id}/approve", access: operators, body: api.MaxRequest, handle: s.approve},
 		{pattern: "DELETE /api/v1/hosts/{id}", access: operators, handle: remove(s.engine.DeleteHost)},
-		{pattern: "GET /api/v1/vms", access: operators, handle: get(s.engine.VMs)},
+		{pattern: "GET /api/v1/vms", access: operators, handle: list(s.engine.VMs)},
 		{pattern: "DELETE /api/v1/vms/{id}", access: operators, handle: remove(s.engine.DeleteVM)},
 		{pattern: "POST /api/v1/attest", access: operators, body: api.MaxRequest, takes: api.MaxTimeout + writeTimeout, handle: s.attest},
 		{pattern: "GET /api/v1/reports/{id}", access: operators, handle: s.report},
@@ -52,10 +52,10 @@ func (s *Server) routes() []route {
 		{pattern: "GET /api/v1/machines/{id}/ima", access: operators, takes: bulkWrite, handle: file(s.engine.MachineIMA, api.TypeBinary)},
 		{pattern: "GET /api/v1/machines/{id}/evidence", access: operators, takes: bulkWrite, handle: file(s.engine.MachineEvidence, api.TypeCBOR)},
 		{pattern: "PUT /api/v1/machines/{id}/rim", access: operators, body: api.MaxRequest, handle: s.assign},
-		{pattern: "GET /api/v1/rims", access: operators, handle: get(s.engine.RIMs)},
-		{pattern: "GET /api/v1/rims/{id}", access: operators, takes: bulkWrite, handle: file(s.engine.RIM, api.TypeBinary)},
+		{pattern: "GET /api/v1/rims", access: operators, handle: s.rims},
+		{pattern: "GET /api/v1/rims/{id}", access: operators, takes: bulkWrite, handle: file(s.rim, api.TypeBinary)},
 		{pattern: "PUT /api/v1/rims/{id}", access: operators, body: api.MaxRIM, bulk: true, handle: s.putRIM},
-		{pattern: "DELETE /api/v1/rims/{id}", access: operators, handle: remove(s.engine.DeleteRIM)},
+		{pattern: "DELETE /api/v1/rims/{id}", access: operators, handle: remove(s.deleteRIM)},
 
 		{pattern: "POST /api/v1/host/hello", access: hosts, body: api.MaxHello, handle: s.hello},
 		{pattern: "GET /api/v1/host/challenges", access: hosts, takes: api.MaxWait + writeTimeout, handle: s.challenges},
@@ -134,21 +134,48 @@ func (c *call) nothing() error {
 // errSent says that an answer was begun: no problem can be reported any more.
 var errSent = errors.New("the answer did not reach its reader")
 
-// get answers with what f lists.
-func get[T any](f func(context.Context) (T, error)) func(*call) error {
+// list answers with all that f lists.
+func list[T any](f func(context.Context, api.Caller, api.MachineFilter, api.Page) (*api.List[T], error)) func(*call) error {
 	return func(c *call) error {
-		v, err := f(c.r.Context())
-		if err != nil {
-			return err
+		all := []T{}
+		for p := (api.Page{Limit: api.MaxPageSize}); ; {
+			l, err := f(c.r.Context(), c.caller(), api.MachineFilter{}, p)
+			if err != nil {
+				return err
+			}
+			all = append(all, l.Items...)
+			if p.Cursor = l.Next; p.Cursor == "" {
+				return c.json(all)
+			}
 		}
-		return c.json(v)
 	}
 }
 
+func (s *Server) rims(c *call) error {
+	docs, err := s.engine.Documents(c.r.Context(), c.caller(), api.DocRIM)
+	if err != nil {
+		return err
+	}
+	out := []api.RIMInfo{}
+	for _, d := range docs {
+		out = append(out, api.RIMInfo{Name: d.Name, SHA256: d.SHA256, Files: d.Files, Modified: d.Modified, Assigned: d.Assigned})
+	}
+	return c.json(out)
+}
+
+func (s *Server) rim(ctx context.Context, who api.Caller, name string) ([]byte, error) {
+	b, _, err := s.engine.Document(ctx, who, api.DocRIM, name, 0)
+	return b, err
+}
+
+func (s *Server) deleteRIM(ctx context.Context, who api.Caller, name string) error {
+	return s.engine.DeleteDocument(ctx, who, api.DocRIM, name)
+}
+
 // file answers with bytes.
-func file(f func(context.Context, string) ([]byte, error), kind string) func(*call) error {
+func file(f func(context.Context, api.Caller, string) ([]byte, error), kind string) func(*call) error {
 	return func(c *call) error {
-		b, err := f(c.r.Context(), c.id())
+		b, err := f(c.r.Context(), c.caller(), c.id())
 		if err != nil {
 			return err
 		}
@@ -157,9 +184,9 @@ func file(f func(context.Context, string) ([]byte, error), kind string) func(*ca
 }
 
 // remove does f and answers with nothing.
-func remove(f func(context.Context, string) error) func(*call) error {
+func remove(f func(context.Context, api.Caller, string) error) func(*call) error {
 	return func(c *call) error {
-		if err := f(c.r.Context(), c.id()); err != nil {
+		if err := f(c.r.Context(), c.caller(), c.id()); err != nil {
 			return err
 		}
 		return c.nothing()
@@ -178,7 +205,7 @@ func (s *Server) approve(c *call) error {
 	if err := c.in(&a); err != nil {
 		return err
 	}
-	h, err := s.engine.Approve(c.r.Context(), c.id(), &a)
+	h, err := s.engine.ApproveHost(c.r.Context(), c.caller(), c.id(), a)
 	if err != nil {
 		return err
 	}
@@ -198,7 +225,7 @@ func (s *Server) attest(c *call) error {
 }
 
 func (s *Server) report(c *call) error {
-	r, err := s.engine.Report(c.r.Context(), c.id())
+	r, err := s.engine.Report(c.r.Context(), c.caller(), c.id())
 	if err != nil {
 		return err
 	}
@@ -210,14 +237,19 @@ func (s *Server) assign(c *call) error {
 	if err := c.in(&a); err != nil {
 		return err
 	}
-	if err := s.engine.Assign(c.r.Context(), c.id(), &a); err != nil {
+	now, err := s.engine.Settings(c.r.Context(), c.caller(), c.id())
+	if err != nil {
+		return err
+	}
+	now.RIMs = a.RIMs
+	if err := s.engine.PutSettings(c.r.Context(), c.caller(), c.id(), *now); err != nil {
 		return err
 	}
 	return c.nothing()
 }
 
 func (s *Server) putRIM(c *call) error {
-	if err := s.engine.PutRIM(c.r.Context(), c.id(), c.body); err != nil {
+	if _, err := s.engine.PutDocument(c.r.Context(), c.caller(), api.DocRIM, c.id(), api.DocPut{Content: c.body, Activate: true}); err != nil {
 		return err
 	}
 	return c.nothing()

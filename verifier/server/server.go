@@ -181,7 +181,7 @@ func (s *Server) httpServer(h http.Handler) *http.Server {
 
 // Start opens database, engine and listeners as configured, calls ready, and serves until ctx ends.
 func Start(ctx context.Context, conf Config, log *slog.Logger, ready func()) error {
-	st, err := store.Open(ctx, store.Config{Path: conf.Store.Path, Log: log})
+	st, err := store.Open(ctx, store.Config{Path: conf.Store.Path, Chain: engine.Chain, Log: log})
 	if err != nil {
 		return err
 	}
