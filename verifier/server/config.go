@@ -56,7 +56,8 @@ type Config struct {
 		HostLifetime Duration `toml:"host_lifetime"` // of a host's
 	} `toml:"verdict"`
 	Store struct {
-		Path     string   `toml:"path"`
+		Path     string   `toml:"path"`     // of an SQLite file; not used with url
+		URL      string   `toml:"url"`      // of a PostgreSQL database
 		Reports  int      `toml:"reports"`  // kept per host
 		Evidence int      `toml:"evidence"` // of those, with their evidence
 		Age      Duration `toml:"age"`      // of the oldest report

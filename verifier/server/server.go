@@ -13,6 +13,7 @@ import (
 	"sync"
 	"time"
 
+	"virt-attest/internal/version"
 	"virt-attest/verifier/engine"
 	"virt-attest/verifier/store"
 )
@@ -181,12 +182,20 @@ func (s *Server) httpServer(h http.Handler) *http.Server {
 
 // Start opens database, engine and listeners as configured, calls ready, and serves until ctx ends.
 func Start(ctx context.Context, conf Config, log *slog.Logger, ready func()) error {
-	st, err := store.Open(ctx, store.Config{Path: conf.Store.Path, Chain: engine.Chain, Log: log})
+	database := store.Config{Path: conf.Store.Path, URL: conf.Store.URL, Chain: engine.Chain, Log: log}
+	if database.URL != "" {
+		database.Path = ""
+	}
+	st, err := store.Open(ctx, database)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = st.Close() }()
-	e, err := engine.New(ctx, engine.Config{Store: st, Log: log, Lifetime: time.Duration(conf.Verdict.Lifetime),
+	hostname, err := os.Hostname()
+	if err != nil {
+		return err
+	}
+	e, err := engine.New(ctx, engine.Config{Store: st, Log: log, Version: version.Version, Hostname: hostname, Lifetime: time.Duration(conf.Verdict.Lifetime),
 		HostLifetime: time.Duration(conf.Verdict.HostLifetime), Workers: conf.Limits.Workers, EKIssuers: conf.Hosts.EKIssuers,
 		Retention: store.Retention{Reports: conf.Store.Reports, Evidence: conf.Store.Evidence, Age: time.Duration(conf.Store.Age)}})
 	if err != nil {
