@@ -81,11 +81,12 @@ func schemes() []attest.Scheme {
 
 func codes() []appraise.Code {
 	return []appraise.Code{
-		appraise.CodeQuoteSignature, appraise.CodeQuoteNonce, appraise.CodeQuotePCRs, appraise.CodeAKUnsuitable, appraise.CodeAKUnknown,
+		appraise.CodeQuoteSignature, appraise.CodeQuoteNonce, appraise.CodeQuotePCRs, appraise.CodeAKUnsuitable, appraise.CodeAKUnknown, appraise.CodeKeyPending,
 		appraise.CodeEKUntrusted, appraise.CodeIdentityChanged, appraise.CodeLinkHash, appraise.CodeLinkComposite, appraise.CodeLinkNoRecord,
 		appraise.CodeNoAgent, appraise.CodeNoTPM, appraise.CodeNotRunning, appraise.CodeVMMissing, appraise.CodeIMALog, appraise.CodeIMAMissing,
 		appraise.CodeIMAUnlisted, appraise.CodeIMADigest, appraise.CodeIMAViolation, appraise.CodeIMABootAggregate, appraise.CodePCRMismatch,
-		appraise.CodeBootLog, appraise.CodeNoReference, appraise.CodeExpired, appraise.CodeNeverAttested, appraise.CodeRollback,
+		appraise.CodeBootLog, appraise.CodeBootEvent, appraise.CodeIMASignature, appraise.CodeTPMFirmware, appraise.CodeTPMClock, appraise.CodeSoftwareVersion,
+		appraise.CodeNoReference, appraise.CodeExpired, appraise.CodeNeverAttested, appraise.CodeRollback,
 		appraise.CodeHostNotTrusted, appraise.CodeUnapproved, appraise.CodeNoAnswer, appraise.CodeMalformed, appraise.CodeInternal,
 	}
 }
