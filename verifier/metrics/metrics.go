@@ -10,6 +10,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"virt-attest/attest"
 	"virt-attest/verifier/appraise"
 	"virt-attest/verifier/webhook"
 )
@@ -35,6 +36,9 @@ type Metrics struct {
 	issued       prometheus.Counter
 	expired      prometheus.Counter
 	perQuote     prometheus.Histogram
+	bytes        prometheus.Histogram
+	replaced     prometheus.Histogram
+	pending      prometheus.Gauge
 	queries      *prometheus.HistogramVec
 	requests     *prometheus.CounterVec
 	latency      *prometheus.HistogramVec
@@ -52,7 +56,7 @@ func New(c Component, version string, routes []string) *Metrics {
 		ConstLabels: prometheus.Labels{"version": version, "component": string(c)},
 	})
 	info.Set(1)
-	m.registry.MustRegister(info, m.attestations, m.durations, m.failures, m.entries, m.delta, m.lookups, m.issued, m.expired, m.perQuote,
+	m.registry.MustRegister(info, m.attestations, m.durations, m.failures, m.entries, m.delta, m.lookups, m.issued, m.expired, m.perQuote, m.bytes, m.replaced, m.pending,
 		m.queries, m.requests, m.latency, m.panics, m.webhooks,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
@@ -63,11 +67,14 @@ func (m *Metrics) make() {
 	m.durations = histograms("attestation_duration_seconds", "Time that attestations took, by stage.", prometheus.ExponentialBuckets(0.005, 2, 16), "stage")
 	m.failures = counters("failures_total", "Verdicts that were not TRUSTED, by the code of their first reason.", "reason")
 	m.entries = counter("ima_entries_total", "Entries of IMA logs that were appraised.")
-	m.delta = histogram("ima_delta_entries", "New entries of an IMA log in one appraisal.", append([]float64{0}, prometheus.ExponentialBuckets(1, 4, 10)...))
+	m.delta = histogram("ima_delta_entries", "New entries of IMA logs in one answer of a host.", append([]float64{0}, prometheus.ExponentialBuckets(1, 4, 10)...))
 	m.lookups = counters("rim_lookups_total", "Measurements that were looked up in reference values, by whether they are listed.", "hit")
 	m.issued = counter("nonce_issued_total", "Challenges that were made.")
 	m.expired = counter("nonce_expired_total", "Challenges that nobody answered in time.")
 	m.perQuote = histogram("vms_per_quote", "VMs that one quote of a host's TPM answered for.", prometheus.ExponentialBuckets(1, 2, 13))
+	m.bytes = histogram("evidence_bytes", "Size of the evidence in one answer of a host.", prometheus.ExponentialBuckets(1024, 4, 10))
+	m.replaced = histogram("evidence_replaced_age_seconds", "Age that evidence had when newer evidence took its place.", ageBounds[:])
+	m.pending = prometheus.NewGauge(prometheus.GaugeOpts{Namespace: namespace, Name: "appraisals_pending", Help: "Answers that this replica has and has not appraised yet."})
 	m.queries = histograms("db_query_duration_seconds", "Time that uses of the database took.", prometheus.ExponentialBuckets(0.0002, 2, 16), "access")
 	m.requests = counters("http_requests_total", "HTTP requests, by route and status.", "route", "code")
 	m.latency = histograms("http_request_duration_seconds", "Time that HTTP requests took, by route. Polls last as long as they wait.", prometheus.ExponentialBuckets(0.001, 4, 9), "route")
@@ -114,10 +121,10 @@ func (m *Metrics) Handler() http.Handler {
 
 // Verdict counts a verdict that was made now. It is not for one that a change of reference values made
 // of old evidence.
-func (m *Metrics) Verdict(k Kind, r *appraise.Result) {
-	m.attestations.WithLabelValues(word(k, kinds()), schemeWord(r.Scheme), word(r.State, states())).Inc()
-	if len(r.Reasons) > 0 {
-		m.failures.WithLabelValues(word(r.Reasons[0].Code, codes())).Inc()
+func (m *Metrics) Verdict(k Kind, scheme attest.Scheme, s appraise.State, reasons []appraise.Reason) {
+	m.attestations.WithLabelValues(word(k, kinds()), schemeWord(scheme), word(s, states())).Inc()
+	if len(reasons) > 0 {
+		m.failures.WithLabelValues(word(reasons[0].Code, codes())).Inc()
 	}
 }
 
@@ -126,7 +133,7 @@ func (m *Metrics) Stage(s Stage, took time.Duration) {
 	m.durations.WithLabelValues(word(s, stages())).Observe(seconds(took))
 }
 
-// Appraised counts the new IMA entries of one machine.
+// Appraised counts the new IMA entries of one answer.
 func (m *Metrics) Appraised(entries int) {
 	m.entries.Add(float64(max(entries, 0)))
 	m.delta.Observe(float64(max(entries, 0)))
@@ -146,6 +153,15 @@ func (m *Metrics) Expired(n int) { m.expired.Add(float64(max(n, 0))) }
 
 // Quote notes how many VMs a host's quote answered for.
 func (m *Metrics) Quote(vms int) { m.perQuote.Observe(float64(vms)) }
+
+// Evidence notes the size of one answer.
+func (m *Metrics) Evidence(bytes int) { m.bytes.Observe(float64(bytes)) }
+
+// Replaced notes how old evidence was when newer evidence took its place.
+func (m *Metrics) Replaced(age time.Duration) { m.replaced.Observe(seconds(age)) }
+
+// Pending says how many answers wait here or are being appraised.
+func (m *Metrics) Pending(n int) { m.pending.Set(float64(n)) }
 
 // Query notes how long a use of the database took.
 func (m *Metrics) Query(a Access, took time.Duration) {

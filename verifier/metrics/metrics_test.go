@@ -49,11 +49,12 @@ func wants(t *testing.T, text string, lines ...string) {
 }
 
 func use(m *metrics.Metrics) {
-	m.Verdict(metrics.KindVM, &appraise.Result{State: appraise.Trusted, Scheme: attest.SchemeSEPA})
-	m.Verdict(metrics.KindHost, &appraise.Result{
-		State: appraise.Untrusted, Scheme: attest.SchemeHost,
-		Reasons: []appraise.Reason{{Code: appraise.CodeIMAUnlisted, Path: "/root/secret"}, {Code: appraise.CodeNoTPM}},
-	})
+	m.Verdict(metrics.KindVM, attest.SchemeSEPA, appraise.Trusted, nil)
+	m.Verdict(metrics.KindHost, attest.SchemeHost, appraise.Untrusted,
+		[]appraise.Reason{{Code: appraise.CodeIMAUnlisted, Path: "/root/secret"}, {Code: appraise.CodeNoTPM}})
+	m.Evidence(5000)
+	m.Replaced(time.Hour)
+	m.Pending(4)
 	m.Stage(metrics.StageTotal, 300*time.Millisecond)
 	m.Appraised(12)
 	m.Looked(11, 1)
@@ -99,6 +100,9 @@ func TestHandler_shows_what_was_counted(t *testing.T) {
 		`virt_attest_vms_per_quote_sum 100`,
 		`virt_attest_db_query_duration_seconds_count{access="write"} 1`,
 		`virt_attest_http_requests_total{code="200",route="GET /v1/vms/{uuid}"} 1`,
+		`virt_attest_evidence_bytes_sum 5000`,
+		`virt_attest_evidence_replaced_age_seconds_sum 3600`,
+		`virt_attest_appraisals_pending 4`,
 		`virt_attest_panics_total 1`,
 		`virt_attest_webhook_deliveries_total{result="retry"} 1`,
 	)
@@ -167,7 +171,7 @@ func TestMetrics_make_no_label_of_a_word_that_is_not_theirs(t *testing.T) {
 	before := strings.Count(scrape(t, m), "\n")
 	for i := range 1000 {
 		s := strconv.Itoa(i)
-		m.Verdict(metrics.Kind(s), &appraise.Result{State: appraise.State(s), Scheme: attest.Scheme(i%200 + 10), Reasons: []appraise.Reason{{Code: appraise.Code(s)}}})
+		m.Verdict(metrics.Kind(s), attest.Scheme(i%200+10), appraise.State(s), []appraise.Reason{{Code: appraise.Code(s)}})
 		m.Stage(metrics.Stage(s), -time.Second)
 		m.Query(metrics.Access(s), time.Second)
 		m.Request("GET /v1/vms/"+s, 1000+i, time.Second)
@@ -218,10 +222,10 @@ func TestMetrics_know_every_state_and_every_code(t *testing.T) {
 	}
 	m := newMetrics()
 	for _, s := range states {
-		m.Verdict(metrics.KindVM, &appraise.Result{State: appraise.State(s)})
+		m.Verdict(metrics.KindVM, 0, appraise.State(s), nil)
 	}
 	for _, c := range codes {
-		m.Verdict(metrics.KindVM, &appraise.Result{Reasons: []appraise.Reason{{Code: appraise.Code(c)}}})
+		m.Verdict(metrics.KindVM, 0, "", []appraise.Reason{{Code: appraise.Code(c)}})
 	}
 	m.Watch(t.Context(), snapshot)
 	text := scrape(t, m)

@@ -26,13 +26,14 @@ const (
 // Stage is a part of an attestation's way.
 type Stage string
 
-// The stages, in their order.
+// The stages, in their order. They are the words of verifier/engine.
 const (
-	StageDelivery Stage = "delivery" // challenge made → taken by the host
-	StageEvidence Stage = "evidence" // taken → evidence received
-	StageAppraise Stage = "appraise" // received → appraised
-	StageCommit   Stage = "commit"   // appraised → report committed
-	StageTotal    Stage = "total"    // made → committed
+	StageAnswer   Stage = "answer"   // challenge made → evidence received
+	StageVerify   Stage = "verify"   // quotes and links
+	StageActivate Stage = "activate" // credentials opened by the host's VMs
+	StageAppraise Stage = "appraise" // logs replayed and compared
+	StageCommit   Stage = "commit"   // outcome stored
+	StageTotal    Stage = "total"    // challenge made → outcome stored
 )
 
 // Access is a way to use the database.
@@ -81,17 +82,18 @@ func schemes() []attest.Scheme {
 
 func codes() []appraise.Code {
 	return []appraise.Code{
-		appraise.CodeQuoteSignature, appraise.CodeQuoteNonce, appraise.CodeQuotePCRs, appraise.CodeAKUnsuitable, appraise.CodeAKUnknown,
+		appraise.CodeQuoteSignature, appraise.CodeQuoteNonce, appraise.CodeQuotePCRs, appraise.CodeAKUnsuitable, appraise.CodeAKUnknown, appraise.CodeKeyPending,
 		appraise.CodeEKUntrusted, appraise.CodeIdentityChanged, appraise.CodeLinkHash, appraise.CodeLinkComposite, appraise.CodeLinkNoRecord,
 		appraise.CodeNoAgent, appraise.CodeNoTPM, appraise.CodeNotRunning, appraise.CodeVMMissing, appraise.CodeIMALog, appraise.CodeIMAMissing,
 		appraise.CodeIMAUnlisted, appraise.CodeIMADigest, appraise.CodeIMAViolation, appraise.CodeIMABootAggregate, appraise.CodePCRMismatch,
-		appraise.CodeBootLog, appraise.CodeNoReference, appraise.CodeExpired, appraise.CodeNeverAttested, appraise.CodeRollback,
+		appraise.CodeBootLog, appraise.CodeBootEvent, appraise.CodeIMASignature, appraise.CodeTPMFirmware, appraise.CodeTPMClock, appraise.CodeSoftwareVersion,
+		appraise.CodeNoReference, appraise.CodeExpired, appraise.CodeNeverAttested, appraise.CodeRollback,
 		appraise.CodeHostNotTrusted, appraise.CodeUnapproved, appraise.CodeNoAnswer, appraise.CodeMalformed, appraise.CodeInternal,
 	}
 }
 
 func stages() []Stage {
-	return []Stage{StageDelivery, StageEvidence, StageAppraise, StageCommit, StageTotal}
+	return []Stage{StageAnswer, StageVerify, StageActivate, StageAppraise, StageCommit, StageTotal}
 }
 
 func queues() []Queue { return []Queue{QueueChallenges, QueueEvidence, QueueJobs, QueueWebhooks} }
