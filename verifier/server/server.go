@@ -14,6 +14,7 @@ import (
 	"sync"
 	"time"
 
+	"virt-attest/internal/version"
 	"virt-attest/verifier/api"
 	"virt-attest/verifier/engine"
 	"virt-attest/verifier/store"
@@ -253,14 +254,19 @@ func (s *Server) httpServer(h http.Handler) *http.Server {
 
 // Start opens database, engine and listeners as configured, calls ready, and serves until ctx ends.
 func Start(ctx context.Context, conf Config, log *slog.Logger, ready func()) error {
-	st, err := store.Open(ctx, store.Config{Path: conf.Store.Path, Log: log})
+	st, err := openStore(ctx, conf, log)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = st.Close() }()
+	name, err := os.Hostname()
+	if err != nil {
+		return err
+	}
 	e, err := engine.New(ctx, engine.Config{Store: st, Log: log, Lifetime: time.Duration(conf.Verdict.Lifetime),
 		HostLifetime: time.Duration(conf.Verdict.HostLifetime), Workers: conf.Limits.Workers, EKIssuers: conf.Hosts.EKIssuers,
-		Retention: store.Retention{Reports: conf.Store.Reports, Evidence: conf.Store.Evidence, Age: time.Duration(conf.Store.Age)}})
+		Retention: store.Retention{Reports: conf.Store.Reports, Evidence: conf.Store.Evidence, Age: time.Duration(conf.Store.Age), Events: time.Duration(conf.Store.Events)},
+		Version:   version.Version, Hostname: name})
 	if err != nil {
 		return err
 	}
@@ -271,4 +277,13 @@ func Start(ctx context.Context, conf Config, log *slog.Logger, ready func()) err
 	}
 	ready()
 	return s.Run(ctx)
+}
+
+// openStore opens the database that the configuration names, and brings its tables up to date.
+func openStore(ctx context.Context, conf Config, log *slog.Logger) (*store.Store, error) {
+	c := store.Config{Path: conf.Store.Path, Chain: chain, Log: log}
+	if conf.Store.URL != "" {
+		c.Path, c.URL = "", conf.Store.URL
+	}
+	return store.Open(ctx, c)
 }
