@@ -20,7 +20,8 @@ func (c *check) counters() (back bool) {
 	case known:
 		c.newBoot = c.quote.ResetCount != prior.Counters.Reset || c.quote.RestartCount != prior.Counters.Restart
 	case sameHost && c.layer == LayerVM:
-		c.newBoot = c.ima.BootID != prior.Replay.BootID || c.epoch != prior.Epoch && c.ima.BootID == ""
+		// Nothing but a power-on of its vTPM sets a VM's PCRs back, and the host counts them all.
+		c.newBoot = c.epoch != prior.Epoch && (c.ima.BootID != prior.Replay.BootID || c.ima.BootID == "")
 	default:
 		c.newBoot = true
 	}

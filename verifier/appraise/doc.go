@@ -18,8 +18,11 @@
 //   - State advances only by what was proven, and for a VM only on a host that is trusted: a
 //     compromised host could otherwise make an honest VM look rolled back later.
 //   - What once ran stays: findings in the IMA log count until the machine boots again or
-//     reference values accept them. When reference values change, the whole log is appraised
-//     again (Subject.History, or the next answer: Machine.Resume asks for it).
+//     reference values accept them. When reference values change, or what the policy says of findings, the whole
+//     log is appraised again (Subject.History, or the next answer: Machine.Resume asks for it).
+//   - A Policy only ever adds demands to the strict default or names the weaker proof that it accepts. A
+//     Result says by Basis what it was made with.
+//   - A file's signature counts by a key that reference values list, and only over the digest that PCR 10 proves.
 //   - Counters, clock, epoch, log and PCR 10 never go back within what the TPM's own counters
 //     call one boot: ROLLBACK, until a later boot or until an operator forgets the state. An answer that
 //     a later one has overtaken (Input.Issued) is STALE instead.

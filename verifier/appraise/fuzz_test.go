@@ -2,6 +2,7 @@ package appraise_test
 
 import (
 	"bytes"
+	"os"
 	"testing"
 
 	"virt-attest/attest"
@@ -46,6 +47,33 @@ func FuzzAppraise(f *testing.F) {
 	})
 }
 
+// FuzzAppraise_policies is FuzzAppraise with everything on that a policy can ask for: no log makes a machine whose
+// quote shows an unlisted program trusted, whatever it says of signatures, keyrings and boot events.
+func FuzzAppraise_policies(f *testing.F) {
+	s := signer(f)
+	bad := newBox()
+	bad.ima.Buffer(".platform", s.Cert)
+	bad.ima.Signed("/tmp/evil", "evil", signer(f).Sign("evil"))
+	f.Add(bad.ima.Data, bad.boot.Data, bad.ima.Count)
+	relabelled := bytes.Replace(bad.ima.Data, []byte("ima-sig"), []byte("ima-buf"), 1)
+	f.Add(relabelled, bad.boot.Data, bad.ima.Count)
+	f.Fuzz(func(t *testing.T, ima, boot []byte, count uint64) {
+		w := signing(t, appraise.SignaturesAccept, s)
+		w.vm = bad
+		w.edit(func(s *appraise.Subject) {
+			s.Policy.IgnoreKeyrings, s.Policy.BootEvents = []string{".platform"}, rules("pc")
+		})
+		w.change = func(in *appraise.Input) {
+			vm := &in.Evidence.VMs[0]
+			vm.IMA = attest.LogSegment{BootID: "boot-1", TemplateHash: attest.SHA1, Count: count, Data: ima}
+			vm.BootLog = boot
+		}
+		if r := w.round().VMs[0].Result; r.State == appraise.Trusted || r.State == appraise.Error {
+			t.Fatalf("%s\n%s", r.State, texts(r))
+		}
+	})
+}
+
 // FuzzDecodeMachine: a state that decodes has an encoding that decodes to the same.
 func FuzzDecodeMachine(f *testing.F) {
 	w := newWorld(&testing.T{})
@@ -56,6 +84,13 @@ func FuzzDecodeMachine(f *testing.F) {
 		f.Fatal(err)
 	}
 	f.Add(b)
+	for _, name := range []string{"machine-1.json", "machine-2.cbor"} {
+		stored, err := os.ReadFile("testdata/machines/" + name)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(stored)
+	}
 	f.Add([]byte(`{"version":1,"replay":{"boot_id":"","count":3,"pcrs":[{"alg":"sha256","pcrs":[{"index":10,"value":"00"}]}]}}`))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		m, err := appraise.DecodeMachine(b)

@@ -29,6 +29,18 @@ func TestAppraise_gives_the_golden_verdicts(t *testing.T) {
 			w.vm.boot.Event(4, measuretest.EvEFIAction, []byte("shell"))
 			w.vm.ima.Boot()
 		},
+		"boot-event": func(w *world) {
+			w.edit(func(s *appraise.Subject) { s.Policy.Name, s.Policy.BootEvents = "strict", rules("qemu-seabios") })
+		},
+		"unsigned": func(w *world) { w.edit(func(s *appraise.Subject) { s.Policy.Signatures = appraise.SignaturesRequire }) },
+		"tpm": func(w *world) {
+			w.vm.restart, w.vm.unsafe = 1, true
+			w.edit(func(s *appraise.Subject) {
+				s.Policy.RefuseSuspend, s.Policy.RefuseUnsafeClock, s.Policy.MinFirmware = true, true, 7<<48|85<<32
+				s.Policy.Software = map[string]string{"qemu": "7.2", "agent": "0.3"}
+			})
+			w.change = func(in *appraise.Input) { in.Evidence.VMs[0].Agent.Version = "0.2.1" }
+		},
 		"host-untrusted": func(w *world) { w.host.ima.File("/usr/sbin/implant", "evil") },
 		"no-reference":   func(w *world) { w.edit(func(s *appraise.Subject) { s.RIMs = nil }) },
 		"rollback":       func(w *world) { w.round(); w.vm.reset-- },

@@ -33,7 +33,8 @@ func (c *check) log(back bool) {
 		c.unexplained(err)
 		return
 	}
-	if !proof.Continues && !c.newBoot {
+	sameBoot := !c.newBoot || prior.BootID != "" && c.ima.BootID == prior.BootID // a boot has a name of its own
+	if !proof.Continues && sameBoot {
 		c.restarted(proof)
 		return
 	}
@@ -66,7 +67,7 @@ func (c *check) withoutLog(back bool) {
 	} else if !back {
 		c.note(Reason{Code: CodeIMAMissing, Text: "appraised without an IMA log, by its PCRs alone: what ran after the boot is unknown"})
 	}
-	if prior := c.s.Prior.Replay; prior.Count > 0 && c.ima.BootID == prior.BootID && c.ima.From < prior.Count {
+	if prior := c.s.Prior.Replay; !back && prior.Count > 0 && c.ima.BootID == prior.BootID && c.ima.From < prior.Count {
 		c.next.Resync = true // its list ends before what was proven: the whole one shows whether it went back
 	}
 	if c.newBoot && !back {
@@ -110,12 +111,14 @@ func after(seg attest.LogSegment, count uint64) (attest.LogSegment, bool) {
 // unexplained reports a log that does not lead to the quoted PCR 10. The next one is wanted whole.
 func (c *check) unexplained(err error) {
 	pcr := uint8(measurement.IMAPCR)
-	if c.ima.From > 0 && c.ima.From < c.s.Prior.Replay.Count && c.behind(err.Error()) {
+	var e *measurement.Error
+	known := errors.As(err, &e)
+	early := known && (e.Kind == measurement.KindShort || e.Kind == measurement.KindNotReached)
+	if early && c.ima.From > 0 && c.ima.From < c.s.Prior.Replay.Count && c.behind(e.Text) {
 		return
 	}
 	r := Reason{Code: CodeIMALog, PCR: &pcr, Text: err.Error(), Hint: "The log was cut, changed or put together from two boots, or it was read before the quote was made."}
-	var e *measurement.Error
-	if errors.As(err, &e) {
+	if known {
 		r.Entry, r.Text = &e.Index, fmt.Sprintf("the IMA log does not explain PCR 10: entry %d: %s", e.Index, e.Text)
 	}
 	c.add(r)

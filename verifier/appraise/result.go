@@ -28,7 +28,7 @@ func (c Code) State() State {
 		return Rollback
 	case CodeNoReference:
 		return Unconfigured
-	case CodeUnapproved, CodeNeverAttested:
+	case CodeUnapproved, CodeNeverAttested, CodeKeyPending:
 		return Pending
 	case CodeNoAgent, CodeNoTPM, CodeNotRunning, CodeNoAnswer:
 		return Unreachable

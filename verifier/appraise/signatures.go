@@ -75,7 +75,7 @@ func buffer(e *measurement.Entry) bool {
 
 // ignored reports whether an entry is a key that was loaded into a keyring that the policy ignores.
 func (c *check) ignored(e *measurement.Entry) bool {
-	if !slices.Contains(c.s.Policy.IgnoreKeyrings, string(e.Path)) || !buffer(e) {
+	if len(e.Buf) == 0 || !slices.Contains(c.s.Policy.IgnoreKeyrings, string(e.Path)) || !buffer(e) {
 		return false
 	}
 	_, err := filesig.ParseCertificate(e.Buf)

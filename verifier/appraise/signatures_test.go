@@ -62,6 +62,32 @@ func TestAppraise_accepts_a_file_that_a_listed_key_has_signed(t *testing.T) {
 	}
 }
 
+func TestAppraise_finds_signatures_in_every_template_that_has_them(t *testing.T) {
+	d := sha256.Sum256([]byte("new program"))
+	s := signer(t)
+	name := []byte("/opt/signed\x00")
+	for template, fields := range map[string][][]byte{
+		"ima-sig":        {append([]byte("sha256:\x00"), d[:]...), name, s.Sign("new program")},
+		"ima-sigv2":      {append([]byte("ima:sha256:\x00"), d[:]...), name, s.Sign("new program")},
+		"ima-modsig":     {append([]byte("sha256:\x00"), d[:]...), name, s.Sign("new program"), {}, {}},
+		"d-ng|n-ng|sig":  {append([]byte("sha256:\x00"), d[:]...), name, s.Sign("new program")},
+		"ima-sigv2 ":     {append([]byte("verity:sha256:\x00"), d[:]...), name, s.SignVerity(d[:])},
+		"ima-ng":         {append([]byte("sha256:\x00"), d[:]...), name},
+		"evm-sig":        {append([]byte("sha256:\x00"), d[:]...), name, s.Sign("new program")},
+		"d-ng|n-ng|none": {append([]byte("sha256:\x00"), d[:]...), name, s.Sign("new program")},
+	} {
+		w := signing(t, appraise.SignaturesAccept, s)
+		w.vm.ima.Entry(strings.TrimSpace(template), fields...)
+		want := appraise.Trusted
+		if template == "ima-ng" || template == "evm-sig" || template == "d-ng|n-ng|none" {
+			want = untrusted
+		}
+		if r := w.round().VMs[0].Result; r.State != want {
+			t.Errorf("%s: %s\n%s", template, r.State, texts(r))
+		}
+	}
+}
+
 func TestAppraise_looks_at_no_signature_unless_the_policy_says_so(t *testing.T) {
 	s := signer(t)
 	w := signing(t, appraise.SignaturesOff, s)

@@ -18,7 +18,7 @@ func (c *check) tpm() {
 		return
 	}
 	if p.RefuseSuspend && c.quote.RestartCount > 0 {
-		c.add(Reason{Code: CodeTPMClock, Text: fmt.Sprintf("the TPM was restarted %d times since the machine booted, as after suspend to RAM", c.quote.RestartCount),
+		c.add(Reason{Code: CodeTPMClock, Text: fmt.Sprintf("the TPM was restarted since the machine booted (restartCount %d), as after suspend to RAM", c.quote.RestartCount),
 			Hint: "Boot the machine, or allow it in the policy (tpm.suspend)."})
 	}
 	if p.RefuseUnsafeClock && !c.quote.Safe {

@@ -43,6 +43,7 @@ const (
 	CodeQuotePCRs        Code = "quote-pcrs"         // PCR values are missing or not those under the quote
 	CodeAKUnsuitable     Code = "ak-unsuitable"      // not a restricted signing key of the TPM
 	CodeAKUnknown        Code = "ak-unknown"         // not enrolled by credential activation
+	CodeKeyPending       Code = "key-pending"        // the activation of its key was interrupted by a fault of ours
 	CodeEKUntrusted      Code = "ek-untrusted"       // no certificate chain, no approval
 	CodeIdentityChanged  Code = "identity-changed"   // another vTPM than this VM had, or the same vTPM elsewhere
 	CodeLinkHash         Code = "link-hash"          // the VM's quote is not the one its host recorded

@@ -10,30 +10,71 @@ import (
 	"virt-attest/attest"
 	"virt-attest/verifier/api"
 	"virt-attest/verifier/appraise"
+	"virt-attest/verifier/evaluate"
 	"virt-attest/verifier/store"
 )
 
+// asked is a challenge that was made.
+type asked struct {
+	*attest.Challenge
+	host     *store.Host
+	known    *known
+	created  time.Time
+	deadline time.Time
+}
+
+// id is that of the challenge's report.
+func (c *asked) id() string { return c.Nonce.String() }
+
 // Attest challenges a host now and gives the report. It ends with its context; the
 // challenge itself goes on and its outcome is kept.
-func (e *Engine) Attest(ctx context.Context, r *api.AttestRequest) (*api.Report, error) {
+func (e *Engine) Attest(ctx context.Context, who api.Caller, r api.AttestRequest) (*api.Report, error) {
 	timeout, err := timeoutOf(r.Timeout)
 	if err != nil {
 		return nil, err
 	}
-	host, vms, err := e.find(ctx, r)
+	t, err := e.allowed(ctx, who, &r)
 	if err != nil {
 		return nil, err
 	}
-	s, err := e.begin(ctx, host, vms, r.Scheme, timeout)
+	c, err := e.prepare(ctx, t, r.Scheme, timeout)
 	if err != nil {
 		return nil, err
 	}
-	select {
-	case <-s.done:
-		return s.report, nil
-	case <-ctx.Done():
-		return nil, ctx.Err()
+	if !e.enter() {
+		return nil, ErrUnavailable
 	}
+	defer e.wg.Done()
+	w, ok := e.waits.add(c.Nonce, c.Host) // before the challenge is there: its report cannot be missed
+	if !ok {
+		return nil, said(ErrBusy, "too many challenges are under way, or %d to this host", maxPerHost)
+	}
+	defer e.waits.drop(w)
+	if err := e.put(ctx, c, who.Name, false); err != nil {
+		return nil, err
+	}
+	report, err := e.await(ctx, c, w)
+	return shown(who, report), err
+}
+
+// AttestAsync challenges a host and does not wait. The job's ID is the report's.
+func (e *Engine) AttestAsync(ctx context.Context, who api.Caller, r api.AttestRequest) (*api.Job, error) {
+	timeout, err := timeoutOf(r.Timeout)
+	if err != nil {
+		return nil, err
+	}
+	t, err := e.allowed(ctx, who, &r)
+	if err != nil {
+		return nil, err
+	}
+	c, err := e.prepare(ctx, t, r.Scheme, timeout)
+	if err != nil {
+		return nil, err
+	}
+	if err := e.put(ctx, c, who.Name, false); err != nil {
+		return nil, err
+	}
+	return &api.Job{ID: c.id(), Kind: "attest", State: "running", Total: 1, Created: c.created.UTC()}, nil
 }
 
 func timeoutOf(seconds float64) (time.Duration, error) {
@@ -46,227 +87,245 @@ func timeoutOf(seconds float64) (time.Duration, error) {
 	return time.Duration(seconds * float64(time.Second)), nil
 }
 
-// begin makes a challenge, records it, and wakes the host.
-func (e *Engine) begin(ctx context.Context, h *store.Host, vms []attest.UUID, scheme attest.Scheme, timeout time.Duration) (*session, error) {
-	s := &session{e: e, host: h, began: time.Now(), done: make(chan struct{}), answer: make(chan *answer), keys: make(chan *opening),
-		prior: make(map[attest.UUID]*past), names: map[attest.UUID]string{{}: h.Name}}
-	s.deadline = s.began.Add(timeout)
-	claimed, err := e.store.Claims(ctx, h.ID)
-	if err != nil {
-		return nil, fromStore(err, "host "+h.ID)
+// allowed finds what a request is about, within what the caller's tenant has.
+func (e *Engine) allowed(ctx context.Context, who api.Caller, r *api.AttestRequest) (*target, error) {
+	t, err := e.find(ctx, r)
+	if err != nil || who.Tenant == "" {
+		return t, err
 	}
-	for _, c := range claimed {
-		s.names[c.UUID] = c.Name
-		if len(vms) == 0 && scheme != attest.SchemeHost {
-			s.expected = append(s.expected, c.UUID)
+	var machines []string
+	for _, c := range t.claims {
+		machines = append(machines, c.UUID.String())
+	}
+	set, err := e.store.TenantsOf(ctx, machines)
+	if err != nil {
+		return nil, fromStore(err, "tenants")
+	}
+	t.claims = slices.DeleteFunc(t.claims, func(c store.Claim) bool { return set[c.UUID.String()] != who.Tenant })
+	for _, vm := range t.vms {
+		if !slices.ContainsFunc(t.claims, func(c store.Claim) bool { return c.UUID == vm }) {
+			return nil, said(ErrNotFound, "no VM %v of this tenant is known", vm)
 		}
 	}
-	if len(vms) > 0 {
-		s.expected = vms
+	if len(t.vms) == 0 {
+		for _, c := range t.claims {
+			t.vms = append(t.vms, c.UUID)
+		}
+		slices.SortFunc(t.vms, attest.UUID.Compare)
 	}
-	s.challenge = &attest.Challenge{Nonce: random(), Scheme: scheme, Host: h.ID, VMs: vms, NotAfter: s.deadline.Unix() + 1, BootLogs: true}
-	if err := s.remember(ctx); err != nil {
-		return nil, err
+	if len(t.vms) == 0 || r.Scheme == attest.SchemeHost {
+		return nil, said(ErrForbidden, "a tenant attests its own VMs, and has none on this host or asked for the host alone")
 	}
-	if err := s.challenge.Check(); err != nil {
+	return t, nil
+}
+
+// shown takes out of a report what a tenant is not to see: of its host, everything but ID, name and state.
+func shown(who api.Caller, r *api.Report) *api.Report {
+	if r == nil || who.Tenant == "" {
+		return r
+	}
+	out, h := *r, r.Host
+	out.Host = appraise.Result{Name: h.Name, Host: h.Host, State: h.State, Reasons: []appraise.Reason{}, Scheme: h.Scheme, Time: h.Time, Expires: h.Expires, Report: h.Report}
+	return &out
+}
+
+// prepare makes a challenge, with what is known of its machines, and asks for logs from there on.
+func (e *Engine) prepare(ctx context.Context, t *target, scheme attest.Scheme, timeout time.Duration) (*asked, error) {
+	now := time.Now()
+	c := &asked{host: t.host, known: &known{}, created: now, deadline: now.Add(timeout)}
+	c.Challenge = &attest.Challenge{Nonce: random(), Scheme: scheme, Host: t.host.ID, VMs: t.vms, NotAfter: c.deadline.Unix() + 1, BootLogs: true}
+	if err := c.Check(); err != nil {
 		return nil, said(ErrInvalid, "%v", err)
 	}
-	return s, e.start(ctx, s)
-}
-
-// start registers the session before its nonce leaves, and lets it run.
-func (e *Engine) start(ctx context.Context, s *session) error {
-	e.mu.Lock()
-	same := 0
-	for _, o := range e.sessions {
-		if o.host.ID == s.host.ID {
-			same++
+	names := map[attest.UUID]string{{}: t.host.Name}
+	machines := append([]attest.UUID{{}}, t.vms...)
+	for _, x := range t.claims {
+		names[x.UUID] = x.Name
+		if len(t.vms) == 0 && scheme != attest.SchemeHost {
+			machines = append(machines, x.UUID)
 		}
 	}
-	busy := e.closed || len(e.sessions) >= maxSessions || same >= maxPerHost
-	if !busy {
-		e.sessions[s.challenge.Nonce] = s
-		e.wg.Add(1) // under the lock: Close waits for no session that begins after it
-	}
-	e.mu.Unlock()
-	if busy {
-		return said(ErrBusy, "%d challenges to this host are under way", same)
-	}
-	if err := e.store.PutChallenge(ctx, &store.OpenChallenge{Challenge: s.challenge, Created: s.began}); err != nil {
-		e.forget(s)
-		e.wg.Done()
-		return fromStore(err, "challenge")
-	}
-	s.step("step 1: the Verifier made nonce %x…, single use, for %v", s.challenge.Nonce[:8], s.challenge.Scheme)
-	e.presence(s.host.ID).put(s)
-	go func() {
-		defer e.wg.Done()
-		s.run()
-	}()
-	return nil
-}
-
-func (e *Engine) forget(s *session) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	delete(e.sessions, s.challenge.Nonce)
-}
-
-func (e *Engine) session(n attest.Nonce) *session {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	return e.sessions[n]
-}
-
-// find is resolve, but gives a VM that was started this moment the time to be told of: its host's next
-// word may be a second away.
-func (e *Engine) find(ctx context.Context, r *api.AttestRequest) (*store.Host, []attest.UUID, error) {
-	for end := time.Now().Add(tellTime); ; {
-		host, vms, err := e.resolve(ctx, r)
-		if !errors.Is(err, ErrNotFound) || len(r.VMs) == 0 || time.Now().After(end) {
-			return host, vms, err
-		}
-		select {
-		case <-time.After(tellEvery):
-		case <-ctx.Done():
-			return nil, nil, ctx.Err()
-		}
-	}
-}
-
-// resolve finds the host and the VMs that a request is about.
-func (e *Engine) resolve(ctx context.Context, r *api.AttestRequest) (*store.Host, []attest.UUID, error) {
-	if r.Scheme.String() == fmt.Sprintf("scheme(%d)", uint8(r.Scheme)) {
-		return nil, nil, said(ErrInvalid, "no scheme is given (host, sepa, hypa, sepa-exact)")
-	}
-	if len(r.VMs) > attest.MaxVMs || r.Scheme == attest.SchemeHost && len(r.VMs) > 0 {
-		return nil, nil, said(ErrInvalid, "%d VMs are too many for scheme %v", len(r.VMs), r.Scheme)
-	}
-	hosts, err := e.store.Hosts(ctx)
-	if err != nil {
-		return nil, nil, fromStore(err, "hosts")
-	}
-	claims, err := e.store.Claims(ctx, "")
-	if err != nil {
-		return nil, nil, fromStore(err, "VMs")
-	}
-	host, err := pickHost(hosts, claims, r)
-	if err != nil {
-		return nil, nil, err
-	}
-	var vms []attest.UUID
-	for _, v := range r.VMs {
-		id, err := pickVM(claims, host.ID, v)
-		if err != nil {
-			return nil, nil, err
-		}
-		vms = append(vms, id)
-	}
-	slices.SortFunc(vms, attest.UUID.Compare)
-	return host, slices.Compact(vms), nil
-}
-
-// pickHost finds the host that a request names, or the one that says it runs the first VM.
-func pickHost(hosts []store.Host, claims []store.Claim, r *api.AttestRequest) (*store.Host, error) {
-	match := func(h store.Host) bool { return r.Host == "" || h.ID == r.Host || h.Name == r.Host }
-	if r.Host == "" && len(r.VMs) > 0 {
-		match = func(h store.Host) bool {
-			return slices.ContainsFunc(claims, func(c store.Claim) bool { return c.Host == h.ID && isVM(c, r.VMs[0]) })
-		}
-	}
-	var found []store.Host
-	for _, h := range hosts {
-		if match(h) {
-			found = append(found, h)
-		}
-	}
-	approved := func(h store.Host) bool { return h.Approved() }
-	if r.Host == "" && slices.ContainsFunc(found, approved) {
-		// Whoever reaches the Verifier may say that it runs a VM: that must not hide the host that does.
-		found = slices.DeleteFunc(found, func(h store.Host) bool { return !approved(h) })
-	}
-	switch {
-	case len(found) == 1:
-		return &found[0], nil
-	case len(found) > 1:
-		var ids []string
-		for _, h := range found {
-			ids = append(ids, h.ID)
-		}
-		return nil, said(ErrConflict, "several hosts are meant, name one by its ID: %v", ids)
-	case r.Host == "" && len(r.VMs) > 0:
-		return nil, said(ErrNotFound, "no host says that it runs VM %q", r.VMs[0])
-	case r.Host == "":
-		return nil, said(ErrNotFound, "no host is enrolled")
-	}
-	return nil, said(ErrNotFound, "host %q is not known", r.Host)
-}
-
-func isVM(c store.Claim, name string) bool {
-	return c.Name == name || c.UUID.String() == name
-}
-
-// pickVM finds a VM of the host. A UUID need not be known: the host says whether it runs there.
-func pickVM(claims []store.Claim, host, name string) (attest.UUID, error) {
-	var found []attest.UUID
-	for _, c := range claims {
-		if c.Host == host && isVM(c, name) {
-			found = append(found, c.UUID)
-		}
-	}
-	if len(found) == 1 {
-		return found[0], nil
-	}
-	if len(found) > 1 {
-		return attest.UUID{}, said(ErrConflict, "several VMs of the host are called %q, use the UUID", name)
-	}
-	if id, err := attest.ParseUUID(name); err == nil {
-		return id, nil
-	}
-	return attest.UUID{}, said(ErrNotFound, "the host does not say that it runs VM %q", name)
-}
-
-// past is what is known of a machine when a challenge is made. Its answer is judged by that,
-// whatever other answers come meanwhile.
-type past struct {
-	record store.Machine
-	state  appraise.Machine
-}
-
-// remember reads the replay states of the machines that the challenge is about, and asks for
-// logs from there on.
-func (s *session) remember(ctx context.Context) error {
-	machines := append([]attest.UUID{{}}, s.expected...)
 	slices.SortFunc(machines, attest.UUID.Compare)
 	for _, id := range machines {
-		p, err := s.e.past(ctx, s.machineID(id))
-		if err != nil {
-			return err
+		c.known.Machines = append(c.known.Machines, knownMachine{ID: id, Name: names[id]})
+	}
+	return c, e.remember(ctx, c)
+}
+
+// remember reads the replay states of the machines that the challenge is about.
+func (e *Engine) remember(ctx context.Context, c *asked) error {
+	ids := make([]string, len(c.known.Machines))
+	for i, m := range c.known.Machines {
+		ids[i] = machineID(c.Host, m.ID)
+	}
+	records, err := e.store.MachinesOf(ctx, ids)
+	if err != nil {
+		return fromStore(err, "machines")
+	}
+	for i := range c.known.Machines {
+		m := &c.known.Machines[i]
+		rec, ok := records[ids[i]]
+		if !ok {
+			continue
 		}
-		s.prior[id] = p
-		if r := p.state.Replay; r.Count > 0 && !p.state.Resync {
-			s.challenge.Resume = append(s.challenge.Resume, attest.Resume{Machine: id, BootID: r.BootID, Count: r.Count})
+		m.Revision, m.State = rec.Revision, rec.State
+		if state := e.decodeMachine(rec); state.Replay.Count > 0 && !state.Resync {
+			c.Resume = append(c.Resume, attest.Resume{Machine: m.ID, BootID: state.Replay.BootID, Count: state.Replay.Count})
 		}
 	}
 	return nil
 }
 
-func (e *Engine) past(ctx context.Context, machine string) (*past, error) {
-	rec, err := e.store.Machine(ctx, machine)
-	if err != nil {
-		return nil, fromStore(err, machine)
-	}
+// decodeMachine reads a record's state. One that was written by another release is like none: to begin again is
+// better than to stand still (CVE-2025-1057).
+func (e *Engine) decodeMachine(rec store.Machine) appraise.Machine {
 	state, err := appraise.DecodeMachine(rec.State)
-	if err != nil { // written by another release: begin again rather than stand still (CVE-2025-1057)
-		e.log.Warn("replay state cannot be read, the machine's log is asked for from its beginning", "machine", machine, "err", err)
+	if err != nil {
+		e.log.Warn("replay state cannot be read, the machine's log is asked for from its beginning", "machine", rec.ID, "err", err)
 	}
-	return &past{rec, state}, nil
+	return state
 }
 
-// machineID is the store's name of a machine of this session.
-func (s *session) machineID(id attest.UUID) string {
+// machineID is the store's name of a machine of a host.
+func machineID(host string, id attest.UUID) string {
 	if id == (attest.UUID{}) {
-		return s.host.ID
+		return host
 	}
 	return id.String()
+}
+
+// put records a challenge, which wakes the host's poll. One that is delivered goes out with the answer to a call.
+func (e *Engine) put(ctx context.Context, c *asked, by string, delivered bool) error {
+	k, err := c.known.encode()
+	if err != nil {
+		return err
+	}
+	o := &store.OpenChallenge{Challenge: c.Challenge, AskedBy: by, Known: k, Created: c.created}
+	if delivered {
+		o.Delivered = c.created
+	}
+	open, err := e.store.CountHost(ctx, c.Host)
+	if err != nil {
+		return fromStore(err, "challenges")
+	}
+	if open >= maxPerHost {
+		return said(ErrBusy, "%d challenges to this host are under way", open)
+	}
+	if err := e.store.PutChallenge(ctx, o); err != nil {
+		return fromStore(err, "challenge")
+	}
+	e.meter().NonceIssued()
+	e.at(stagePut)
+	return nil
+}
+
+// await waits for a report. At the deadline, or when the host is not there, the challenge ends without an answer.
+func (e *Engine) await(ctx context.Context, c *asked, w *wait) (*api.Report, error) {
+	look, grace := time.NewTicker(lookEvery), time.NewTicker(offlineGrace)
+	defer look.Stop()
+	defer grace.Stop()
+	deadline := time.NewTimer(time.Until(c.deadline))
+	defer deadline.Stop()
+	last := time.NewTimer(time.Until(c.deadline) + storeTimeout) // an answer that came in time is waited for
+	defer last.Stop()
+	for {
+		var why *appraise.Reason
+		select {
+		case <-w.woken:
+		case <-look.C:
+		case <-grace.C:
+			if !e.gone(ctx, c) {
+				continue
+			}
+			why = noAnswer(c)
+		case <-deadline.C:
+			why = noAnswer(c)
+		case <-last.C:
+			e.log.Error("the report of a challenge did not come", "report", c.id())
+			return e.failed(c, fault()), nil
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		case <-e.ctx.Done():
+			why = stopped()
+		}
+		if r := w.got(); r != nil {
+			return r, nil
+		}
+		if why != nil {
+			if r := e.end(c, *why); r != nil {
+				return r, nil
+			}
+			continue
+		}
+		if r, err := e.store.Report(ctx, c.id()); err == nil {
+			return r, nil
+		}
+	}
+}
+
+// gone reports whether the host has not taken a challenge and is connected nowhere.
+func (e *Engine) gone(ctx context.Context, c *asked) bool {
+	now := time.Now()
+	if e.lines.online(c.Host, now) {
+		return false
+	}
+	taken, seen, err := e.store.Reached(ctx, c.Nonce)
+	return err == nil && !taken && now.Sub(seen) > onlineFor
+}
+
+// end ends a challenge that nobody has answered, with a reason for its machines. It gives nil if an answer has come: its
+// report will be there soon.
+func (e *Engine) end(c *asked, why appraise.Reason) *api.Report {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.ctx), storeTimeout)
+	defer cancel()
+	row, err := e.store.Claim(ctx, c.Nonce, e.id, e.lease, time.Now())
+	switch {
+	case errors.Is(err, store.ErrNonceTaken), errors.Is(err, store.ErrDone):
+		if e.ctx.Err() == nil {
+			return nil
+		}
+		return e.failed(c, why)
+	case errors.Is(err, store.ErrNonceUnknown): // the host was removed, and its challenges with it
+		return e.failed(c, removed())
+	case err != nil:
+		e.log.Error("a challenge could not be ended", "report", c.id(), "err", err)
+		return e.failed(c, fault())
+	}
+	return e.unanswered(ctx, row, c.known, why)
+}
+
+// unanswered commits the report of a challenge that this replica has claimed and nobody has answered.
+func (e *Engine) unanswered(ctx context.Context, row *store.OpenChallenge, k *known, why appraise.Reason) *api.Report {
+	a := &appraisal{e: e, row: row, known: k, since: time.Now()}
+	a.begin()
+	a.finish(ctx, &store.Outcome{Report: a.failed(why)})
+	e.meter().NonceExpired()
+	return a.report
+}
+
+// failed is the report where nothing was judged, that is nowhere on record.
+func (e *Engine) failed(c *asked, why appraise.Reason) *api.Report {
+	ch := *c.Challenge
+	ch.VMs = c.known.expected()
+	return evaluate.Failed(&ch, why, c.known.names(), time.Now(), e.conf.Lifetime)
+}
+
+func noAnswer(c *asked) *appraise.Reason {
+	r := appraise.Reason{Code: appraise.CodeNoAnswer, Layer: appraise.LayerHost,
+		Text: fmt.Sprintf("host %s did not answer within %v", c.host.Name, time.Since(c.created).Round(time.Millisecond)),
+		Hint: "Is virt-attest-hostd running there, and does it reach the Verifier? Its journal tells."}
+	return &r
+}
+
+func stopped() *appraise.Reason {
+	return &appraise.Reason{Code: appraise.CodeInternal, Layer: appraise.LayerVerifier, Text: "the Verifier was stopped while the host was asked"}
+}
+
+func removed() appraise.Reason {
+	return appraise.Reason{Code: appraise.CodeUnapproved, Layer: appraise.LayerHost, Text: "the host was removed while it was attested"}
+}
+
+func fault() appraise.Reason {
+	return appraise.Reason{Code: appraise.CodeInternal, Layer: appraise.LayerVerifier, Text: "the Verifier failed, which says nothing about the machine",
+		Hint: "Its journal has the cause under the report's ID."}
 }

@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"crypto/rand"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -13,40 +14,58 @@ import (
 	"time"
 
 	"virt-attest/attest"
-	"virt-attest/verifier/appraise"
 	"virt-attest/verifier/endorsement"
+	"virt-attest/verifier/jobs"
 	"virt-attest/verifier/store"
+	"virt-attest/verifier/webhook"
 )
 
 // Config is what an Engine works by.
 type Config struct {
 	Store        *store.Store
 	Log          *slog.Logger
-	Lifetime     time.Duration // of a VM's verdict
-	HostLifetime time.Duration
-	Workers      int    // appraisals at a time; 0: as many as processors
-	EKIssuers    string // directory of endorsement.Load
+	Lifetime     time.Duration // of a VM's verdict by the default policy
+	HostLifetime time.Duration // of a host's
+	Workers      int           // appraisals at a time; 0: as many as processors
+	EKIssuers    string        // directory of endorsement.Load
 	Retention    store.Retention
+	Lease        time.Duration // for which a replica has an answer to itself; 0: DefaultLease
+	Version      string        // of the program, for the list of replicas
+	Hostname     string        // of the machine that it runs on
+	Meter        Meter         // nil: nothing is measured
+	Issuer       string        // name of this Verifier in the tokens that it signs, such as its URL; "": none
+	Webhooks     webhook.Config
 }
 
 // Engine is the Verifier at work. Its methods are safe for concurrent use.
 type Engine struct {
 	conf    Config
+	id      string // of this replica, random
 	store   *store.Store
 	log     *slog.Logger
+	lease   time.Duration
 	issuers atomic.Pointer[endorsement.Issuers]
-	rims    references
+	started time.Time
 	workers chan struct{} // one per appraisal under way
+	lines   lines
+	waits   waits
+	running running
+	plans   plans
+	stats   stats
+	docs    references
+	signing signing
+	jobs    *jobs.Queue
+	sender  *webhook.Sender
+	watched map[string]time.Time // hosts that are there, since when: of watchHosts
+	loaded  atomic.Bool
+	stage   func(stage) // told where an attestation is; tests only
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
 	wg     sync.WaitGroup
 
-	mu       sync.Mutex
-	closed   bool
-	sessions map[attest.Nonce]*session
-	hosts    map[string]*presence
-	hellos   map[hello]*enrolment
+	mu     sync.Mutex
+	closed atomic.Bool
 }
 
 // The answers of an Engine that are no faults, and ErrUnavailable, which is one. An Answer tells
@@ -91,26 +110,49 @@ func fromStore(err error, what string) error {
 	return fmt.Errorf("%w: %w", ErrUnavailable, err)
 }
 
-// New makes an Engine.
+// New makes an Engine, one replica among those on the same database.
 func New(ctx context.Context, c Config) (*Engine, error) {
 	if c.Workers <= 0 {
 		c.Workers = runtime.GOMAXPROCS(0)
 	}
-	e := &Engine{conf: c, store: c.Store, log: c.Log, workers: make(chan struct{}, c.Workers),
-		sessions: make(map[attest.Nonce]*session), hosts: make(map[string]*presence), hellos: make(map[hello]*enrolment)}
+	if c.Lease <= 0 {
+		c.Lease = DefaultLease
+	}
+	n := random()
+	e := &Engine{conf: c, id: hex.EncodeToString(n[:8]), store: c.Store, log: c.Log, lease: c.Lease, started: time.Now(), workers: make(chan struct{}, c.Workers)}
 	if err := e.LoadIssuers(); err != nil {
 		return nil, err
 	}
 	e.ctx, e.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	e.wg.Go(e.housekeeping)
+	if err := e.startDeferred(ctx); err != nil {
+		e.cancel()
+		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	e.background()
 	return e, nil
 }
 
-// Close ends every challenge under way and waits for them.
+// ID names this replica.
+func (e *Engine) ID() string { return e.id }
+
+// enter counts a piece of work in, which ends with e.wg.Done; false after Close.
+func (e *Engine) enter() bool {
+	e.mu.Lock() // Close waits for no work that begins after it
+	defer e.mu.Unlock()
+	if e.closed.Load() {
+		return false
+	}
+	e.wg.Add(1)
+	return true
+}
+
+// Close ends the challenges that somebody waits for here, finishes the appraisals under way, and waits for both. What
+// others are to take over stays on record.
 func (e *Engine) Close() {
 	e.mu.Lock()
-	e.closed = true
+	e.closed.Store(true)
 	e.mu.Unlock()
+	e.closeDeferred()
 	e.cancel()
 	e.wg.Wait()
 }
@@ -122,32 +164,6 @@ func (e *Engine) LoadIssuers() error {
 		e.issuers.Store(is)
 	}
 	return err
-}
-
-// housekeeping drops what is old, until Close.
-func (e *Engine) housekeeping() {
-	tick := time.NewTicker(pruneEvery)
-	defer tick.Stop()
-	for {
-		select {
-		case <-e.ctx.Done():
-			return
-		case <-tick.C:
-		}
-		err := errors.Join(e.store.Prune(e.ctx, e.conf.Retention, time.Now()), e.rims.drop(e.ctx, e.store))
-		if err != nil && e.ctx.Err() == nil {
-			e.log.Error("what is old could not be dropped", "err", err)
-		}
-		e.dropHellos(time.Now())
-	}
-}
-
-// policy is what a machine is appraised by.
-func (e *Engine) policy(host bool) appraise.Policy {
-	if host {
-		return appraise.Policy{ValidFor: e.conf.HostLifetime}
-	}
-	return appraise.Policy{ValidFor: e.conf.Lifetime}
 }
 
 // random fills a fresh value from the system's cryptographic source, which never fails.

@@ -3,8 +3,9 @@ package engine
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
 	"crypto/subtle"
+	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"strings"
 	"time"
@@ -12,59 +13,51 @@ import (
 
 	"virt-attest/attest"
 	"virt-attest/attest/quote"
-	"virt-attest/internal/credential"
 	"virt-attest/verifier/api"
+	"virt-attest/verifier/appraise"
 	"virt-attest/verifier/store"
 )
 
-// Client is who speaks for a host: the common name of its certificate, or "" for a process on
-// this machine that may speak for any.
-type Client string
-
-// hello names an enrolment under way.
-type hello struct {
-	client Client
-	host   string
-}
-
 // enrolment waits for a host to show that its AK lives beside its EK. Nothing of it is on
-// record before, and nothing stays of one that fails.
+// record before, but for a row that ends by itself, and nothing stays of one that fails.
 type enrolment struct {
-	host   *store.Host
-	vms    []store.Claim
-	secret []byte
-	until  time.Time
+	Host     store.Host    `json:"host"`
+	VMs      []store.Claim `json:"vms"`
+	Token    string        `json:"token,omitempty"` // hash of the one-time token that the host showed
+	Instance []byte        `json:"instance,omitempty"`
 }
 
 // Hello takes a host's introduction. A host whose AK is on record is welcome at once, any other
 // gets a credential that only its TPM can open, and has one try at it.
-func (e *Engine) Hello(ctx context.Context, client Client, h *api.HostHello) (*api.HostWelcome, error) {
+func (e *Engine) Hello(ctx context.Context, client string, h *api.HostHello) (*api.HostWelcome, error) {
 	ak, err := checkHello(h)
 	if err != nil {
 		return nil, err
 	}
 	now := time.Now()
 	id := api.HostID(h.EK)
-	if err := e.mayBe(ctx, client, id); err != nil {
+	known, err := e.mayBe(ctx, client, id)
+	if err != nil {
 		return nil, err
 	}
-	host := &store.Host{ID: id, Name: h.Name, Client: string(client), EK: h.EK, EKCert: h.EKCert, AK: h.AK, AKName: ak.Name(),
-		How: e.endorsed(h, now), Software: h.Software, LastSeen: now}
-	vms := claims(id, h.VMs)
-	known, err := e.store.Host(ctx, id)
-	if err != nil && !errors.Is(err, store.ErrNotFound) {
-		return nil, fromStore(err, "host "+id)
+	en := &enrolment{Instance: h.Instance, VMs: claims(id, h.VMs), Host: store.Host{ID: id, Name: h.Name, Client: client, EK: h.EK, EKCert: h.EKCert,
+		AK: h.AK, AKName: ak.Name(), How: e.endorsed(h, now), Software: h.Software, LastSeen: now}}
+	if h.Token != "" && (known == nil || !known.Approved()) {
+		en.Token = hashed([]byte(h.Token))
 	}
-	if err == nil && bytes.Equal(known.AKName, ak.Name()) && known.Client == string(client) {
-		e.presence(id).arrived(string(h.Instance))
-		return &api.HostWelcome{ID: id}, e.welcome(ctx, host, vms)
+	if known != nil && bytes.Equal(known.AKName, ak.Name()) && known.Client == client {
+		if err := e.welcome(ctx, en, known); err != nil {
+			return nil, err
+		}
+		return &api.HostWelcome{ID: id, Schedule: e.scheduleOf(ctx, known, id)}, nil
 	}
-	return e.challengeKey(client, host, vms, now)
+	return e.challengeKey(ctx, client, en, now)
 }
 
 // checkHello holds a HostHello to its bounds and its AK to what a quote needs.
 func checkHello(h *api.HostHello) (*quote.AK, error) {
-	if len(h.EK) == 0 || len(h.EK) > attest.MaxPublic || len(h.EKCert) > attest.MaxCert || len(h.VMs) > api.MaxHostVMs || len(h.Instance) > 64 || len(h.Software) > 32 {
+	if len(h.EK) == 0 || len(h.EK) > attest.MaxPublic || len(h.EKCert) > attest.MaxCert || len(h.VMs) > api.MaxHostVMs || len(h.Instance) > 64 ||
+		len(h.Software) > 32 || len(h.Token) > maxToken {
 		return nil, said(ErrInvalid, "the introduction is over its limits")
 	}
 	if err := checkName(h.Name); err != nil || h.Name == "" {
@@ -105,43 +98,31 @@ func claims(host string, vms []api.HostVM) []store.Claim {
 	return out
 }
 
-// mayBe refuses a client certificate that belongs to another host.
-func (e *Engine) mayBe(ctx context.Context, client Client, id string) error {
-	if client == "" {
-		return nil
-	}
-	h, err := e.store.HostOfClient(ctx, string(client))
-	switch {
-	case errors.Is(err, store.ErrNotFound):
-	case err != nil:
-		return fromStore(err, "the client")
-	case h.ID != id:
-		return said(ErrForbidden, "the client certificate %q is that of host %s", string(client), h.ID)
-	}
-	h, err = e.store.Host(ctx, id)
-	switch {
-	case errors.Is(err, store.ErrNotFound):
-	case err != nil:
-		return fromStore(err, "host "+id)
-	case h.Client != "" && h.Client != string(client):
-		return said(ErrForbidden, "host %s has another client certificate; an operator can remove it to enrol it again", id)
-	}
-	return nil
-}
-
-// speaksFor refuses a client that is not the host's own, and a host that is not enrolled.
-func (e *Engine) speaksFor(ctx context.Context, client Client, id string) error {
+// mayBe gives the host that is on record under an ID, or nil, and refuses a client certificate that belongs to
+// another host.
+func (e *Engine) mayBe(ctx context.Context, client, id string) (*store.Host, error) {
 	h, err := e.store.Host(ctx, id)
-	if errors.Is(err, store.ErrNotFound) {
-		return said(ErrForbidden, "this host is not enrolled: it has to say hello first")
+	if err != nil && !errors.Is(err, store.ErrNotFound) {
+		return nil, fromStore(err, "host "+id)
 	}
 	if err != nil {
-		return fromStore(err, "host "+id)
+		h = nil
 	}
-	if client != "" && h.Client != string(client) {
-		return said(ErrForbidden, "this client certificate is not that of the host")
+	if client == "" {
+		return h, nil
 	}
-	return nil
+	other, err := e.store.HostOfClient(ctx, client)
+	switch {
+	case errors.Is(err, store.ErrNotFound):
+	case err != nil:
+		return nil, fromStore(err, "the client")
+	case other.ID != id:
+		return nil, said(ErrForbidden, "the client certificate %q is that of host %s", client, other.ID)
+	}
+	if h != nil && h.Client != "" && h.Client != client {
+		return nil, said(ErrForbidden, "host %s has another client certificate; an operator can remove it to enrol it again", id)
+	}
+	return h, nil
 }
 
 // endorsed says how the EK is accepted without an operator, if it is.
@@ -157,77 +138,142 @@ func (e *Engine) endorsed(h *api.HostHello, now time.Time) string {
 }
 
 // challengeKey begins an enrolment, in place of an earlier one by the same client.
-func (e *Engine) challengeKey(client Client, host *store.Host, vms []store.Claim, now time.Time) (*api.HostWelcome, error) {
+func (e *Engine) challengeKey(ctx context.Context, client string, en *enrolment, now time.Time) (*api.HostWelcome, error) {
 	secret := random()
-	act, err := activation(attest.UUID{}, host.EK, host.AKName, secret[:])
+	act, err := activation(attest.UUID{}, en.Host.EK, en.Host.AKName, secret[:])
 	if err != nil {
 		return nil, said(ErrInvalid, "%v", err)
 	}
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	if len(e.hellos) >= maxHellos {
+	data, err := json.Marshal(en)
+	if err != nil {
+		return nil, err
+	}
+	err = e.store.PutHello(ctx, store.Hello{Client: client, Host: en.Host.ID, Data: data, Secret: hashed(secret[:]), Until: now.Add(helloFor)}, maxHellos, now)
+	if errors.Is(err, store.ErrFull) {
 		return nil, said(ErrBusy, "too many hosts enrol at the moment")
 	}
-	e.hellos[hello{client, host.ID}] = &enrolment{host: host, vms: vms, secret: secret[:], until: now.Add(helloFor)}
-	return &api.HostWelcome{ID: host.ID, Activation: []api.Activation{act}}, nil
+	if err != nil {
+		return nil, fromStore(err, "enrolment")
+	}
+	return &api.HostWelcome{ID: en.Host.ID, Activation: []api.Activation{act}}, nil
 }
 
-func activation(machine attest.UUID, ek []byte, ak attest.Name, secret []byte) (api.Activation, error) {
-	blob, enc, err := credential.Make(rand.Reader, ek, ak, secret)
-	return api.Activation{Machine: machine, CredentialBlob: blob, Secret: enc}, err
-}
-
-// Activated takes the contents of credentials: of a host's own enrolment (zero nonce), or of the vTPMs
-// in an Evidence. Each credential has one try.
-func (e *Engine) Activated(ctx context.Context, client Client, a *api.Activated) error {
-	if len(a.Items) > api.MaxHostVMs+1 {
-		return said(ErrInvalid, "too many keys")
-	}
-	if a.Nonce != (attest.Nonce{}) {
-		return e.activatedVMs(ctx, client, a)
-	}
-	e.mu.Lock()
-	key := hello{client, a.Host}
-	en := e.hellos[key]
-	delete(e.hellos, key)
-	e.mu.Unlock()
-	if en == nil || time.Now().After(en.until) {
+// enrolled takes the content of a host's own credential. Any replica may have made it.
+func (e *Engine) enrolled(ctx context.Context, client string, a *api.Activated) error {
+	row, err := e.store.TakeHello(context.WithoutCancel(ctx), client, a.Host, time.Now()) // gone whatever comes of it
+	if errors.Is(err, store.ErrNotFound) {
 		return said(ErrGone, "no enrolment of this host is under way")
 	}
-	if !opened(a.Items, attest.UUID{}, en.secret) {
-		e.log.Warn("enrolment failed: the credential was not opened", "host", en.host.ID, "name", en.host.Name, "client", string(client))
+	if err != nil {
+		return fromStore(err, "enrolment")
+	}
+	var en enrolment
+	if err := json.Unmarshal(row.Data, &en); err != nil {
+		return err
+	}
+	if !opened(a.Items, attest.UUID{}, row.Secret) || subtle.ConstantTimeCompare([]byte(en.Host.ID), []byte(a.Host)) != 1 {
+		e.log.Warn("enrolment failed: the credential was not opened", "host", en.Host.ID, "name", en.Host.Name, "client", client)
 		return said(ErrForbidden, "the credential was not opened by this TPM")
 	}
-	return e.welcome(ctx, en.host, en.vms)
-}
-
-// opened reports whether machine's credential came back with its content. The comparison
-// takes the same time wherever they differ, and the content is told to nobody (CVE-2023-38201).
-func opened(items []api.ActivatedKey, machine attest.UUID, secret []byte) bool {
-	for _, it := range items {
-		if it.Machine == machine {
-			return subtle.ConstantTimeCompare(it.Secret, secret) == 1
-		}
+	known, err := e.mayBe(ctx, client, en.Host.ID) // again: it may have changed meanwhile
+	if err != nil {
+		return err
 	}
-	return false
+	return e.welcome(ctx, &en, known)
 }
 
-// welcome records a host that is who it says.
-func (e *Engine) welcome(ctx context.Context, h *store.Host, vms []store.Claim) error {
-	if err := e.store.PutHost(ctx, h, vms, ""); err != nil {
+// welcome records a host that is who it says. known is what was on record of it, or nil.
+func (e *Engine) welcome(ctx context.Context, en *enrolment, known *store.Host) error {
+	h := &en.Host
+	h.LastSeen = time.Now()
+	if err := e.store.PutHost(ctx, h, en.VMs, en.Token); err != nil {
 		return fromStore(err, "host "+h.ID)
 	}
-	e.presence(h.ID).seen(time.Now())
-	e.log.Info("host is here", "host", h.ID, "name", h.Name, "vms", len(vms))
+	now, err := e.store.Host(ctx, h.ID)
+	if err != nil {
+		return fromStore(err, "host "+h.ID)
+	}
+	if en.Token != "" && !now.Approved() {
+		e.log.Warn("the enrolment token is not known, used up, too old or for another host: an operator has to approve the host", "host", h.ID, "name", h.Name)
+	}
+	if err := e.record(ctx, now, known); err != nil {
+		return err
+	}
+	e.lines.revoke(h.ID)
+	e.plans.drop(h.ID)
+	if err := e.arrived(ctx, h.ID, hex.EncodeToString(en.Instance)); err != nil {
+		return err
+	}
+	e.log.Info("host is here", "host", h.ID, "name", h.Name, "vms", len(en.VMs))
 	return nil
 }
 
-func (e *Engine) dropHellos(now time.Time) {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	for k, en := range e.hellos {
-		if now.After(en.until) {
-			delete(e.hellos, k)
-		}
+// arrived notes which run of hostd is there. What an earlier one took and did not answer comes again.
+func (e *Engine) arrived(ctx context.Context, host, instance string) error {
+	now := time.Now()
+	e.lines.hear(host, now)
+	if instance == "" {
+		return nil
 	}
+	before, err := e.store.Online(ctx, []string{host})
+	if err != nil {
+		return fromStore(err, "host "+host)
+	}
+	if before[host].Instance == instance {
+		return nil
+	}
+	e.lines.is(host, instance)
+	if err := e.store.PutPresence(ctx, e.id, []store.Seen{{Host: host, Instance: instance, At: now}}); err != nil {
+		return fromStore(err, "host "+host)
+	}
+	if before[host].Instance != "" {
+		_, err = e.store.Redeliver(ctx, host, now)
+	}
+	return fromStore(err, "challenges")
+}
+
+// record tells what an introduction changed: in the audit log, and to an operator where it should be looked at.
+func (e *Engine) record(ctx context.Context, h, known *store.Host) error {
+	now := time.Now()
+	detail := map[string]string{"name": h.Name, "ek_sha256": api.EKSHA256(h.EK), "ak_name": h.AKName.String(), "client": h.Client, "approved_by": h.How}
+	action := ""
+	switch {
+	case known == nil:
+		action = "host.enrol"
+	case !bytes.Equal(known.AKName, h.AKName):
+		action = "host.rekey"
+		detail["ak_name_before"] = known.AKName.String()
+	case known.Client != h.Client:
+		action = "host.client"
+	case known.Name != h.Name:
+		action = "host.rename"
+		detail["name_before"] = known.Name
+	case !known.Approved() && h.Approved():
+		action = "host.approve"
+	default:
+		return nil
+	}
+	b, err := json.Marshal(detail)
+	if err != nil {
+		return err
+	}
+	entry := api.AuditEntry{Time: now, Actor: "host:" + h.ID, Action: action, Object: h.ID, Detail: b}
+	if err := e.store.PutAudit(ctx, entry); err != nil {
+		return fromStore(err, "audit log")
+	}
+	return e.sameNames(ctx, h, now)
+}
+
+// sameNames tells an operator of a host that calls itself what another is called (CVE-2025-13609: it does not
+// take the other one's place).
+func (e *Engine) sameNames(ctx context.Context, h *store.Host, now time.Time) error {
+	named, err := e.store.HostsNamed(ctx, h.Name)
+	if err != nil {
+		return fromStore(err, "hosts")
+	}
+	if len(named) < 2 {
+		return fromStore(e.store.CloseAlert(ctx, h.ID, AlertHostName, now), "alert")
+	}
+	why := sameName(h.Name)
+	return fromStore(e.store.RaiseAlert(ctx, api.Alert{Code: AlertHostName, Machine: h.ID, Name: h.Name, Host: h.ID, State: appraise.Pending, Text: why.Text, Hint: why.Hint}, now), "alert")
 }

@@ -19,13 +19,14 @@ func Link(ev *attest.Evidence, want *attest.Challenge, now time.Time) (*link.Lin
 
 // Subjects are what the caller knows of the machines, besides their identity.
 type Subjects struct {
-	Host appraise.Subject
-	VMs  map[attest.UUID]appraise.Subject
+	Host   appraise.Subject
+	VMs    map[attest.UUID]appraise.Subject
+	Issued time.Time // when the challenge was sent, by the Verifier's clock; zero: unknown (appraise.Input)
 }
 
 // Judge appraises what is linked. It gives one Outcome for the host and one for each VM of l.
 func Judge(ev *attest.Evidence, l *link.Linked, id Identity, s Subjects, now time.Time) appraise.Output {
-	in := appraise.Input{Evidence: ev, Linked: l, Now: now, Host: s.Host, VMs: make(map[attest.UUID]appraise.Subject, len(l.VMs))}
+	in := appraise.Input{Evidence: ev, Linked: l, Now: now, Issued: s.Issued, Host: s.Host, VMs: make(map[attest.UUID]appraise.Subject, len(l.VMs))}
 	in.Host.Known = append(in.Host.Known, id.Host...)
 	for _, v := range l.VMs {
 		sub := s.VMs[v.UUID]
@@ -135,4 +136,16 @@ func hostReason(h appraise.Result) appraise.Reason {
 		why.PCR, why.Entry, why.Path, why.Digest = first.PCR, first.Entry, first.Path, first.Digest
 	}
 	return why
+}
+
+// Outdated gives a result as it counts at now where what it was appraised by has changed since: TRUSTED reads PENDING
+// until it was judged again.
+func Outdated(r appraise.Result, now time.Time) appraise.Result {
+	if r.State != appraise.Trusted || !now.Before(r.Expires) {
+		return r
+	}
+	r.State = appraise.Pending
+	r.Reasons = []appraise.Reason{{Code: appraise.CodeNoReference, Layer: appraise.LayerVerifier,
+		Text: "reference values or the policy have changed since the verdict was made", Hint: "It is judged again by the evidence on record; if that is not kept, attest the machine."}}
+	return r
 }

@@ -125,7 +125,7 @@ func (v *verifierd) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			list = append(list, c)
 		case <-r.Context().Done():
 		}
-		answer = list
+		answer = api.Poll{Challenges: list}
 	case "/api/v1/host/evidence":
 		b, _ := io.ReadAll(r.Body)
 		v.got <- b

@@ -1,5 +1,6 @@
 // Package rim holds reference values (RFC 9334), the integrity measurements that a machine
-// may show: values of boot PCRs, and digests of the files that IMA measures.
+// may show: values of boot PCRs or digests of the events that make them, digests of the files that IMA
+// measures, and the keys of those who may sign files.
 //
 // A File is what people write, read and keep, as JSON of format virt-attest/rim/1
 // (docs/reference-values.md). Decode takes exactly that format, Encode writes one encoding of

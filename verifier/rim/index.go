@@ -20,12 +20,18 @@ type Index struct {
 	pcrs   map[attest.Alg]map[uint8][]attest.HexBytes
 	events map[attest.Alg]map[uint8]map[string]bool // digests of boot events
 	keys   []*filesig.Key
-	paths  map[string][]string // path → digest keys
-	known  map[string]string   // digest key → a path that lists it, "" for digests allowed by themselves
+	paths  map[string]listed // path → digest keys
+	known  map[string]string // digest key → a path that lists it, "" for digests allowed by themselves
 	alone  map[string]bool
 	skip   []glob
 	warn   bool // violations are only noted
 	warnAt []glob
+}
+
+// listed are the digest keys of a path. Most have one, which is found without another step.
+type listed struct {
+	first string // "" for none
+	more  []string
 }
 
 // NewIndex checks f and makes its Index.
@@ -36,7 +42,7 @@ func NewIndex(f *File) (*Index, error) {
 	}
 	x := &Index{
 		Name: f.Name, Hash: sha256.Sum256(enc), Files: len(f.IMA), pcrs: map[attest.Alg]map[uint8][]attest.HexBytes{}, events: map[attest.Alg]map[uint8]map[string]bool{}, warn: f.Violations == ViolationsWarn,
-		paths: make(map[string][]string, len(f.IMA)), known: make(map[string]string, len(f.IMA)), alone: make(map[string]bool, len(f.Digests)),
+		paths: make(map[string]listed, len(f.IMA)), known: make(map[string]string, len(f.IMA)), alone: make(map[string]bool, len(f.Digests)),
 	}
 	for alg, bank := range f.PCRs {
 		x.pcrs[alg] = maps.Clone(bank)
@@ -97,7 +103,11 @@ func (x *Index) files(f *File) error {
 				x.known[keys[i]] = path
 			}
 		}
-		x.paths[path] = keys
+		if len(keys) > 0 {
+			x.paths[path] = listed{keys[0], keys[1:]}
+		} else {
+			x.paths[path] = listed{}
+		}
 	}
 	for _, d := range f.Digests {
 		key, err := digestKey(d)
@@ -145,16 +155,16 @@ func (s Set) File(path, digest []byte) Match {
 	var m Match
 	for _, x := range s {
 		keys, listed := x.paths[string(path)]
-		for _, k := range keys {
-			if k == string(digest) {
-				return Match{Allowed: true, Listed: true}
-			}
+		if listed && (keys.first == string(digest) || len(keys.more) > 0 && slices.Contains(keys.more, string(digest))) {
+			return Match{Allowed: true, Listed: true}
 		}
 		if x.alone[string(digest)] {
 			return Match{Allowed: true}
 		}
 		m.Listed = m.Listed || listed
-		m.Digests = append(m.Digests, keys...)
+		if keys.first != "" {
+			m.Digests = append(append(m.Digests, keys.first), keys.more...)
+		}
 	}
 	if g := s.excluded(path); g != "" {
 		return Match{Allowed: true, Exclude: g, Listed: m.Listed}

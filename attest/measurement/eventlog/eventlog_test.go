@@ -148,6 +148,28 @@ func TestAnomalies_does_not_fail_a_machine_for_an_event_type_that_is_new(t *test
 	}
 }
 
+func TestAnomalies_notes_what_comes_after_the_end_of_the_firmwares_part(t *testing.T) {
+	l := boot()
+	l.Separators()
+	for _, pcr := range []uint8{1, 2, 3, 4, 5} {
+		l.Event(pcr, measuretest.EvEFIAction, []byte("late"))
+	}
+	if got := forged(t, l); len(got) != 0 {
+		t.Errorf("%q", got)
+	}
+	log, err := eventlog.Parse(l.Data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var pcrs []uint8
+	for _, a := range log.Anomalies() {
+		pcrs = append(pcrs, a.PCR)
+	}
+	if !slices.Equal(pcrs, []uint8{1, 2, 3}) {
+		t.Errorf("%+v", log.Anomalies())
+	}
+}
+
 func TestReplay_begins_PCR_0_at_the_startup_locality(t *testing.T) {
 	for locality, first := range map[byte][]byte{0: nil, 3: {3}, 4: {4}} {
 		l := boot()
@@ -254,7 +276,7 @@ func FuzzParse(f *testing.F) {
 	l.Separators()
 	f.Add(l.Data)
 	f.Add(l.Data[65:])
-	quoted := measuretest.NewPCRs(attest.SHA1, attest.SHA256, attest.SHA384).Values()
+	quoted, nothing := measuretest.NewPCRs(attest.SHA1, attest.SHA256, attest.SHA384).Values(), eventlog.NewRules()
 	f.Fuzz(func(t *testing.T, b []byte) {
 		log, err := eventlog.Parse(b)
 		if err != nil {
@@ -263,7 +285,20 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
-		log.Replay(quoted)
+		bad := map[uint8]bool{}
+		for _, m := range log.Replay(quoted) {
+			bad[m.PCR] = bad[m.PCR] || m.Alg == attest.SHA256
+		}
+		for p := range uint8(10) {
+			bank, _ := attest.Bank(quoted, attest.SHA256)
+			if log.Explains(bank, p) && bad[p] {
+				t.Fatalf("PCR %d is explained, and is not", p)
+			}
+			log.Measured(p)
+		}
+		if n := len(nothing.Unlisted(log, quoted)); n > eventlog.MaxAnomalies || n > len(log.Events()) {
+			t.Fatalf("%d unlisted events", n)
+		}
 		if len(log.Anomalies()) > eventlog.MaxAnomalies {
 			t.Fatal("too many anomalies")
 		}

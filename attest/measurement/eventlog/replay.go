@@ -100,8 +100,8 @@ type Anomaly struct {
 }
 
 // Anomalies lists them: the separators of PCR 0-7, which must be there once and hold what was
-// measured; EV_NO_ACTION events, which are extended nowhere and so must carry nothing; and types
-// that the profile does not know for their PCR.
+// measured, and end what is measured into PCR 0-3 and 6; EV_NO_ACTION events, which are extended nowhere and
+// so must carry nothing; and types that the profile does not know for their PCR.
 func (l *Log) Anomalies() []Anomaly {
 	var c checker
 	for i := range l.events {
@@ -114,6 +114,10 @@ func (l *Log) Anomalies() []Anomaly {
 	}
 	return c.found
 }
+
+// early are the PCRs that firmware should have done with when it writes their separators, besides PCR 0;
+// PCR 4, 5 and 7 go on with what is booted.
+const early = 1<<1 | 1<<2 | 1<<3 | 1<<6
 
 type checker struct {
 	found      []Anomaly
@@ -137,6 +141,8 @@ func (c *checker) event(e *Event) {
 		c.separator(e)
 	case !known || k.pcrs&(1<<e.pcr) == 0:
 		c.add(e.index, e.pcr, false, "%v is unusual in PCR %d", e.typ, e.pcr)
+	case early&(1<<e.pcr) != 0 && c.separators[e.pcr] > 0:
+		c.add(e.index, e.pcr, false, "%v in PCR %d after its separator", e.typ, e.pcr)
 	case k.data && !e.DigestVerified():
 		c.add(e.index, e.pcr, false, "%v has data that is not what was measured", e.typ)
 	}

@@ -22,6 +22,8 @@ type attestFlags struct {
 	scheme  string
 	timeout time.Duration
 	save    string
+	async   bool
+	wait    bool
 }
 
 func (a *app) attestCmd() *cobra.Command {
@@ -39,7 +41,13 @@ func (a *app) attestCmd() *cobra.Command {
 	cmd.Flags().StringVar(&f.scheme, "scheme", "sepa", "sepa, hypa or sepa-exact")
 	cmd.Flags().DurationVar(&f.timeout, "timeout", time.Minute, "how long to wait for the evidence")
 	cmd.Flags().StringVar(&f.save, "save", "", "also keep the evidence in `FILE`, for virt-attest verify")
-	cmd.ValidArgsFunction = a.completeDomains
+	cmd.Flags().BoolVar(&f.async, "async", false, "only ask for it, and print the report's ID; virt-attest wait or report shows the outcome")
+	cmd.Flags().BoolVar(&f.wait, "wait", true, "wait for the verdicts")
+	cmd.MarkFlagsMutuallyExclusive("async", "save")
+	cmd.MarkFlagsMutuallyExclusive("async", "wait")
+	cmd.ValidArgsFunction = a.complete(true, a.domainNames)
+	_ = cmd.RegisterFlagCompletionFunc("scheme", words("sepa", "hypa", "sepa-exact"))
+	a.flagNames(cmd, "on", hostNames)
 	return cmd
 }
 
@@ -54,6 +62,10 @@ func (a *app) attest(ctx context.Context, doms []string, f attestFlags) error {
 	client, err := a.conf.client()
 	if err != nil {
 		return err
+	}
+	defer client.Close()
+	if f.async || !f.wait {
+		return a.attestLater(ctx, client, reqs)
 	}
 	reports, err := a.askAll(ctx, client, reqs)
 	if err != nil {
@@ -97,9 +109,10 @@ func (a *app) attestRequests(ctx context.Context, doms []string, f attestFlags) 
 	if err != nil {
 		return nil, err
 	}
-	hosts, err := client.Hosts(ctx)
+	defer client.Close()
+	hosts, err := pages(ctx, a, "hosts", hostsOf(client, api.MachineFilter{}))
 	if err != nil {
-		return nil, asked(err)
+		return nil, err
 	}
 	if len(hosts) == 0 {
 		return nil, fail(exitWrongState, "the Verifier knows no host yet; is virt-attest-hostd running on one?")
@@ -112,15 +125,25 @@ func (a *app) attestRequests(ctx context.Context, doms []string, f attestFlags) 
 	return reqs, nil
 }
 
-// askAll asks all hosts at the same time; each error is one about asking, not a verdict.
+// askAll asks all hosts, several at the same time; each error is one about asking, not a verdict.
 func (a *app) askAll(ctx context.Context, client *api.Client, reqs []api.AttestRequest) ([]*api.Report, error) {
 	reports, errs := make([]*api.Report, len(reqs)), make([]error, len(reqs))
+	slots := make(chan struct{}, maxAttests)
+	bar := a.begin("hosts attested", len(reqs))
 	var wg sync.WaitGroup
 	for i, r := range reqs {
 		a.step("asking the Verifier at %s for an attestation by %v", a.conf.Verifier.URL, r.Scheme)
-		wg.Go(func() { reports[i], errs[i] = client.Attest(ctx, r) })
+		wg.Go(func() {
+			slots <- struct{}{}
+			defer func() { <-slots }()
+			if errs[i] = ctx.Err(); errs[i] == nil {
+				reports[i], errs[i] = client.Attest(ctx, r)
+			}
+			bar.step()
+		})
 	}
 	wg.Wait()
+	bar.end()
 	for _, err := range errs {
 		if err != nil {
 			return nil, asked(err)
@@ -129,11 +152,33 @@ func (a *app) askAll(ctx context.Context, client *api.Client, reqs []api.AttestR
 	return reports, nil
 }
 
+// attestLater asks without waiting, and tells what to look for.
+func (a *app) attestLater(ctx context.Context, client *api.Client, reqs []api.AttestRequest) error {
+	var jobs []api.Job
+	for _, r := range reqs {
+		j, err := client.AttestAsync(ctx, r)
+		if err != nil {
+			return asked(err)
+		}
+		jobs = append(jobs, *j)
+	}
+	if a.output == "table" {
+		a.output = "name"
+	}
+	return showList(a, jobs, func(j api.Job) string { return j.ID }, []column[api.Job]{
+		{"Report", false, func(j api.Job) string { return j.ID }}, {"State", false, func(j api.Job) string { return j.State }}})
+}
+
 func save(ctx context.Context, client *api.Client, id, file string) error {
 	b, err := client.ReportEvidence(ctx, id)
 	if err != nil {
 		return asked(err)
 	}
+	return writeFile(file, b)
+}
+
+// writeFile writes a file of the caller's only, whole or not at all.
+func writeFile(file string, b []byte) error {
 	tmp := filepath.Join(filepath.Dir(file), "."+filepath.Base(file)+".new")
 	if err := os.WriteFile(tmp, b, 0o600); err != nil {
 		return fail(exitUsage, "%v", err)
@@ -145,28 +190,41 @@ func save(ctx context.Context, client *api.Client, id, file string) error {
 }
 
 func (a *app) showReports(reports []*api.Report) error {
-	var states []appraise.State
-	var rows [][]string
-	var all []appraise.Result
 	for _, r := range reports {
 		for _, s := range r.Steps {
-			a.step("%s (%.1f ms)", s.Text, s.Seconds*1000)
+			a.step("%s (%.1f ms)", clean(s.Text), s.Seconds*1000)
 		}
+	}
+	if done, err := a.structured(reports); err != nil {
+		return err
+	} else if !done {
+		a.printReports(reports)
+	}
+	var states []appraise.State
+	for _, r := range results(reports) {
+		states = append(states, r.State)
+	}
+	return verdict(states)
+}
+
+// results are those of all machines.
+func results(reports []*api.Report) (all []appraise.Result) {
+	for _, r := range reports {
 		all = append(append(all, r.Host), r.VMs...)
 	}
+	return all
+}
+
+// printReports prints verdicts as a table, with the reasons below it.
+func (a *app) printReports(reports []*api.Report) {
+	var rows [][]string
+	all := results(reports)
 	for _, r := range all {
-		states = append(states, r.State)
 		kind := "vm"
 		if r.UUID == (attest.UUID{}) {
 			kind = "host"
 		}
 		rows = append(rows, []string{label(r), kind, string(r.State), r.Scheme.String(), strconv.FormatUint(r.Entries, 10), r.RIM})
-	}
-	if a.output == "json" {
-		if err := a.printJSON(reports); err != nil {
-			return err
-		}
-		return verdict(states)
 	}
 	a.table([]string{"Name", "Kind", "State", "Scheme", "IMA entries", "Reference values"}, rows)
 	for _, r := range all {
@@ -175,5 +233,4 @@ func (a *app) showReports(reports []*api.Report) error {
 			a.reasons(r, 10)
 		}
 	}
-	return verdict(states)
 }

@@ -1,9 +1,12 @@
 package cli
 
 import (
+	"cmp"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
+	"strings"
 
 	"github.com/pelletier/go-toml/v2"
 
@@ -17,6 +20,9 @@ type config struct {
 		CA   string `toml:"ca"`   // PEM files, in libvirt's PKI layout by default
 		Cert string `toml:"cert"` //
 		Key  string `toml:"key"`  //
+
+		TokenFile string `toml:"token_file"` // bearer token, shown instead of cert and key
+		Web       string `toml:"web"`        // of the web page, for login-link
 	} `toml:"verifier"`
 	Libvirt struct {
 		URI string `toml:"uri"`
@@ -27,7 +33,12 @@ const (
 	defaultConfig   = "/etc/virt-attest/client.toml"
 	defaultVerifier = "unix:///run/virt-attest-verifier/api.sock"
 	defaultURI      = "qemu:///system"
-	pkiDir          = "/etc/pki/virt-attest/"
+	defaultWeb      = "http://localhost:16516"
+
+	// tokenVariable names the token file in place of the configuration. The token itself is in a file only: arguments and
+	// environment of a process can be read by others.
+	tokenVariable = "VIRT_ATTEST_TOKEN_FILE"
+	pkiDir        = "/etc/pki/virt-attest/"
 )
 
 func defaults() config {
@@ -36,6 +47,7 @@ func defaults() config {
 	c.Verifier.CA = pkiDir + "cacert.pem"
 	c.Verifier.Cert = pkiDir + "clientcert.pem"
 	c.Verifier.Key = pkiDir + "private/clientkey.pem"
+	c.Verifier.Web = defaultWeb
 	c.Libvirt.URI = defaultURI
 	return c
 }
@@ -69,10 +81,57 @@ func loadConfig(path string) (config, error) {
 	return c, nil
 }
 
+// client makes a client. With a token it shows no certificate: one of the two says who asks.
 func (c config) client() (*api.Client, error) {
-	cl, err := api.NewClient(c.Verifier.URL, api.TLS{CA: c.Verifier.CA, Cert: c.Verifier.Cert, Key: c.Verifier.Key})
+	files := api.TLS{CA: c.Verifier.CA, Cert: c.Verifier.Cert, Key: c.Verifier.Key}
+	token, err := c.token()
+	if err != nil {
+		return nil, err
+	}
+	if token != "" {
+		files.Cert, files.Key = "", ""
+	}
+	cl, err := api.NewClient(c.Verifier.URL, files)
 	if err != nil {
 		return nil, fail(exitConfig, "verifier %s: %v", c.Verifier.URL, err)
 	}
+	if token != "" {
+		cl = cl.WithToken(token)
+	}
 	return cl, nil
+}
+
+// tokenFile is where the bearer token is; "" for none.
+func (c config) tokenFile() string { return cmp.Or(os.Getenv(tokenVariable), c.Verifier.TokenFile) }
+
+// token reads the bearer token, "" where none is configured. A file that everybody can read is refused.
+func (c config) token() (string, error) {
+	path := c.tokenFile()
+	if path == "" {
+		return "", nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return "", fail(exitConfig, "token: %v", err)
+	}
+	defer func() { _ = f.Close() }()
+	st, err := f.Stat()
+	if err != nil {
+		return "", fail(exitConfig, "token: %v", err)
+	}
+	if !st.Mode().IsRegular() {
+		return "", fail(exitConfig, "token: %s is no file", path)
+	}
+	if st.Mode().Perm()&0o007 != 0 {
+		return "", fail(exitInsecure, "token: everybody can use %s; take it from them: chmod o= %s", path, shellWord(path))
+	}
+	b, err := io.ReadAll(io.LimitReader(f, maxToken+1))
+	if err != nil {
+		return "", fail(exitConfig, "token: %v", err)
+	}
+	token := strings.TrimSpace(string(b))
+	if len(b) > maxToken || token == "" || strings.ContainsFunc(token, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		return "", fail(exitConfig, "token: %s holds no token", path)
+	}
+	return token, nil
 }

@@ -35,32 +35,6 @@ func (a *app) disableCmd() *cobra.Command {
 	return cmd
 }
 
-func (a *app) unenrollCmd() *cobra.Command {
-	cmd := &cobra.Command{
-		Use: "unenroll DOMAIN", Short: "Make the Verifier forget a VM's vTPM, so that another is accepted",
-		Long: "For a VM whose vTPM was replaced, restored from a backup or moved on purpose (identity-changed, rollback): its identity, replay state and\n" +
-			"results are forgotten; the next attestation enrols the vTPM that the VM has then. Assigned reference values stay.",
-		Args: exactArgs(1, "one domain"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			r, err := a.machine(cmd.Context(), args[0], false)
-			if err != nil {
-				return err
-			}
-			client, err := a.conf.client()
-			if err != nil {
-				return err
-			}
-			if err := client.DeleteVM(cmd.Context(), r.UUID.String()); err != nil {
-				return asked(err)
-			}
-			a.printf("VM '%s' forgotten\n", clean(args[0]))
-			return nil
-		},
-	}
-	cmd.ValidArgsFunction = a.completeDomains
-	return cmd
-}
-
 func (a *app) redefineAll(args []string, enable bool) error {
 	c, err := a.connect(false)
 	if err != nil {

@@ -1,8 +1,10 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -11,98 +13,34 @@ import (
 	"virt-attest/verifier/appraise"
 )
 
+// vmCommands are the verbs on VMs (and with --host on hosts).
+func (a *app) vmCommands() []*cobra.Command {
+	return []*cobra.Command{a.attestCmd(), a.listCmd(), a.infoCmd(), a.stateCmd(), a.whyCmd(), a.reportCmd(), a.historyCmd(), a.logCmd(),
+		a.pcrsCmd(), a.certsCmd(), a.gateCmd(), a.waitCmd(), a.unenrollCmd(), a.rebaselineCmd()}
+}
+
+// information is info in JSON: the result with what operators have said.
+type information struct {
+	appraise.Result
+	Settings *api.Settings `json:"settings,omitempty"`
+}
+
 func (a *app) infoCmd() *cobra.Command {
-	var host bool
-	cmd := &cobra.Command{
-		Use: "info DOMAIN", Short: "Show all that is known of a VM (or --host), with every reason",
-		Args: exactArgs(1, "one domain (or, with --host, one host)"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			r, err := a.machine(cmd.Context(), args[0], host)
+	return a.machineVerb("info DOMAIN", "Show all that is known of a VM (or --host), with every reason",
+		func(ctx context.Context, client *api.Client, m *machine) error {
+			settings, err := client.Settings(ctx, m.id)
 			if err != nil {
-				return err
+				return asked(err)
 			}
-			return a.showInfo(r)
-		},
-	}
-	cmd.Flags().BoolVar(&host, "host", false, "the argument is a host's name or ID")
-	cmd.ValidArgsFunction = a.completeDomains
-	return cmd
+			return a.showInfo(&information{m.result, settings})
+		})
 }
 
-// machine finds the Verifier's last result about a VM, or a host.
-func (a *app) machine(ctx context.Context, arg string, host bool) (*appraise.Result, error) {
-	client, err := a.conf.client()
-	if err != nil {
-		return nil, err
-	}
-	if host {
-		h, err := findHost(ctx, client, arg)
-		if err != nil {
-			return nil, err
-		}
-		r := h.Result
-		r.Name, r.Host = h.Name, h.ID
-		return &r, nil
-	}
-	vms, err := client.VMs(ctx)
-	if err != nil {
-		return nil, asked(err)
-	}
-	want := a.resolveAll([]string{arg})[0]
-	var found []appraise.Result
-	for _, v := range vms {
-		if v.UUID.String() == want || v.Name == want {
-			r := v.Result
-			r.UUID, r.Name, r.Host = v.UUID, v.Name, v.Host
-			found = append(found, r)
-		}
-	}
-	switch len(found) {
-	case 0:
-		return nil, fail(exitWrongState, "the Verifier does not know VM '%s' (was it enabled, started and attested?)", clean(arg))
-	case 1:
-		return &found[0], nil
-	default:
-		return nil, fail(exitUsage, "%d VMs have the name '%s'; give the UUID", len(found), clean(arg))
-	}
-}
-
-// machineID is how the API calls the machine that r is about.
-func machineID(r *appraise.Result) string {
-	if r.UUID == (attest.UUID{}) {
-		return r.Host
-	}
-	return r.UUID.String()
-}
-
-func findHost(ctx context.Context, client *api.Client, arg string) (*api.Host, error) {
-	hosts, err := client.Hosts(ctx)
-	if err != nil {
-		return nil, asked(err)
-	}
-	var found *api.Host
-	for i, h := range hosts {
-		if h.ID == arg {
-			return &hosts[i], nil
-		}
-		if h.Name == arg {
-			if found != nil {
-				return nil, fail(exitUsage, "several hosts call themselves '%s'; give the ID", clean(arg))
-			}
-			found = &hosts[i]
-		}
-	}
-	if found == nil {
-		return nil, fail(exitWrongState, "the Verifier does not know host '%s'", clean(arg))
-	}
-	return found, nil
-}
-
-func (a *app) showInfo(r *appraise.Result) error {
-	if a.output == "json" {
-		if err := a.printJSON(r); err != nil {
-			return err
-		}
+func (a *app) showInfo(i *information) error {
+	r := &i.Result
+	if done, err := a.structured(i); err != nil {
+		return err
+	} else if done {
 		return verdict([]appraise.State{r.State})
 	}
 	line := func(name, value string) {
@@ -114,7 +52,7 @@ func (a *app) showInfo(r *appraise.Result) error {
 	if r.UUID != (attest.UUID{}) {
 		line("UUID", r.UUID.String())
 	}
-	line("Host", r.Host)
+	line("Host", cmp.Or(r.Host, "-"))
 	line("State", string(r.State))
 	if r.Scheme != 0 {
 		line("Scheme", r.Scheme.String())
@@ -134,9 +72,17 @@ func (a *app) showInfo(r *appraise.Result) error {
 	line("Kernel", r.Kernel)
 	line("Agent", r.Agent)
 	line("Reference", r.RIM)
+	if now := strings.Join(i.Settings.RIMs, ","); now != r.RIM {
+		line("Assigned now", dash(now))
+	}
+	line("Policy", i.Settings.Policy)
+	line("Tenant", i.Settings.Tenant)
 	if len(r.Reasons) > 0 {
 		a.printf("Reasons:\n")
 		a.reasons(*r, 0)
+	}
+	for _, n := range r.Notes {
+		a.printf("Note: %s: %s\n", n.Code, clean(n.Text))
 	}
 	return verdict([]appraise.State{r.State})
 }

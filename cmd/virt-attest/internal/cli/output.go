@@ -2,9 +2,9 @@ package cli
 
 import (
 	"cmp"
-	"encoding/json"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -15,12 +15,6 @@ import (
 )
 
 func (a *app) printf(format string, args ...any) { _, _ = fmt.Fprintf(a.out, format, args...) }
-
-func (a *app) printJSON(v any) error {
-	e := json.NewEncoder(a.out)
-	e.SetIndent("", "  ")
-	return e.Encode(v)
-}
 
 // table prints rows in virsh's manner: a heading, a rule, columns three blanks apart.
 func (a *app) table(heading []string, rows [][]string) {
@@ -64,21 +58,30 @@ var colours = map[appraise.State]string{
 	appraise.Stale: "33", appraise.Pending: "33", appraise.Unconfigured: "33", appraise.Unreachable: "33",
 }
 
+// coloured reports whether standard output takes colours. What a colour says is said in words too.
+func (a *app) coloured() bool {
+	return !a.noColor && os.Getenv("NO_COLOR") == "" && os.Getenv("TERM") != "dumb" && isTerminal(a.out)
+}
+
 // paint colours the state word of a line, on a terminal.
 func (a *app) paint(line string) string {
-	f, ok := a.out.(*os.File)
-	if a.noColor || !ok || os.Getenv("NO_COLOR") != "" {
-		return line
-	}
-	if st, err := f.Stat(); err != nil || st.Mode()&os.ModeCharDevice == 0 {
+	if !a.coloured() {
 		return line
 	}
 	for _, word := range strings.Fields(line) {
-		if c := colours[appraise.State(word)]; c != "" {
-			return strings.Replace(line, word, "\x1b["+c+"m"+word+"\x1b[0m", 1)
+		if colours[appraise.State(word)] != "" {
+			return strings.Replace(line, word, a.colour(appraise.State(word)), 1)
 		}
 	}
 	return line
+}
+
+// colour is a state's word in its colour, on a terminal.
+func (a *app) colour(s appraise.State) string {
+	if c := colours[s]; c != "" && a.coloured() {
+		return "\x1b[" + c + "m" + string(s) + "\x1b[0m"
+	}
+	return clean(string(s))
 }
 
 func since(t time.Time) string {
@@ -86,6 +89,12 @@ func since(t time.Time) string {
 		return "-"
 	}
 	d := time.Since(t).Round(time.Second)
+	if d < 0 && d > -time.Minute { // clocks differ
+		d = 0
+	}
+	if d < 0 {
+		return t.Local().Format("2006-01-02 15:04")
+	}
 	if d < 2*time.Minute {
 		return fmt.Sprintf("%ds ago", int(d.Seconds()))
 	}
@@ -118,3 +127,5 @@ func label(r appraise.Result) string {
 	}
 	return r.UUID.String()
 }
+
+func number(n int64) string { return strconv.FormatInt(n, 10) }

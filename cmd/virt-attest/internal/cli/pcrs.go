@@ -3,76 +3,68 @@ package cli
 import (
 	"context"
 	"strconv"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"virt-attest/attest"
+	"virt-attest/verifier/api"
 )
 
 func (a *app) pcrsCmd() *cobra.Command {
-	var host bool
-	cmd := &cobra.Command{
-		Use: "pcrs DOMAIN", Short: "Show a machine's PCR values as last attested",
-		Args: exactArgs(1, "one domain (or, with --host, one host)"),
-		RunE: func(cmd *cobra.Command, args []string) error {
-			banks, err := a.machinePCRs(cmd.Context(), args[0], host)
+	var diff bool
+	cmd := a.machineVerb("pcrs DOMAIN", "Show a machine's PCR values as last attested",
+		func(ctx context.Context, client *api.Client, m *machine) error {
+			pcrs, err := client.PCRs(ctx, m.id)
 			if err != nil {
-				return err
+				return asked(err)
 			}
-			if a.output == "json" {
-				return a.printJSON(banks)
+			if diff {
+				return a.pcrDiff(pcrs)
 			}
-			var rows [][]string
-			for _, b := range banks {
-				for _, p := range b.PCRs {
-					rows = append(rows, []string{b.Alg.String(), strconv.Itoa(int(p.Index)), p.Value.String()})
-				}
-			}
-			a.table([]string{"Bank", "PCR", "Value"}, rows)
-			return nil
-		},
-	}
-	cmd.Flags().BoolVar(&host, "host", false, "the argument is a host's name or ID")
-	cmd.ValidArgsFunction = a.completeDomains
+			return showList(a, pcrs, pcrName, pcrColumns)
+		})
+	cmd.Flags().BoolVar(&diff, "diff", false, "only those that reference values want otherwise, with what they want")
 	return cmd
 }
 
-func (a *app) machinePCRs(ctx context.Context, arg string, host bool) ([]attest.PCRBank, error) {
-	ev, vm, err := a.machineEvidence(ctx, arg, host)
-	if err != nil {
-		return nil, err
-	}
-	if vm == nil {
-		return ev.Host.PCRs, nil
-	}
-	return vm.PCRs, nil
+func pcrName(p api.PCRState) string { return p.Alg.String() + ":" + strconv.Itoa(int(p.Index)) }
+
+var pcrColumns = []column[api.PCRState]{
+	{"Bank", false, func(p api.PCRState) string { return p.Alg.String() }},
+	{"PCR", false, func(p api.PCRState) string { return strconv.Itoa(int(p.Index)) }},
+	{"Use", true, func(p api.PCRState) string { return dash(p.Use) }},
+	{"Compared", false, func(p api.PCRState) string { return p.Verdict }},
+	{"Value", false, func(p api.PCRState) string { return p.Quoted.String() }},
+	{"Expected", true, func(p api.PCRState) string { return dash(hexList(p.Expected)) }},
 }
 
-// machineEvidence fetches a machine's newest Evidence, with its VM's part unless it is a host.
-func (a *app) machineEvidence(ctx context.Context, arg string, host bool) (*attest.Evidence, *attest.VMEvidence, error) {
-	r, err := a.machine(ctx, arg, host)
-	if err != nil {
-		return nil, nil, err
-	}
-	client, err := a.conf.client()
-	if err != nil {
-		return nil, nil, err
-	}
-	b, err := client.MachineEvidence(ctx, machineID(r))
-	if err != nil {
-		return nil, nil, asked(err)
-	}
-	ev, err := attest.DecodeEvidence(b)
-	if err != nil {
-		return nil, nil, err
-	}
-	if host {
-		return ev, nil, nil
-	}
-	for i := range ev.VMs {
-		if ev.VMs[i].UUID == r.UUID {
-			return ev, &ev.VMs[i], nil
+func hexList(l []attest.HexBytes) string {
+	return strings.Join(pick(l, attest.HexBytes.String), " ")
+}
+
+// pcrDiff prints what is different, in the manner of diff.
+func (a *app) pcrDiff(pcrs []api.PCRState) error {
+	bad := []api.PCRState{}
+	for _, p := range pcrs {
+		if p.Verdict == "mismatch" || p.Verdict == "not-quoted" {
+			bad = append(bad, p)
 		}
 	}
-	return nil, nil, fail(exitWrongState, "the newest evidence holds nothing of '%s'", clean(arg))
+	if done, err := a.structured(bad); done {
+		return err
+	}
+	if len(bad) == 0 {
+		a.remark("Every PCR that is compared has a value that reference values allow")
+	}
+	for _, p := range bad {
+		a.printf("%v PCR %d (%s): %s\n", p.Alg, p.Index, clean(dash(p.Use)), clean(p.Verdict))
+		for _, e := range p.Expected {
+			a.printf("- %s\n", e)
+		}
+		if len(p.Quoted) > 0 {
+			a.printf("+ %s\n", p.Quoted)
+		}
+	}
+	return nil
 }

@@ -3,10 +3,13 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -28,6 +31,7 @@ type app struct {
 	quiet      bool
 	verbose    bool
 	noColor    bool
+	progress   string
 
 	conf config
 }
@@ -36,7 +40,7 @@ type app struct {
 func Run(ctx context.Context, args []string, in io.Reader, out, errw io.Writer) int {
 	a := &app{in: in, out: out, err: errw}
 	cmd := a.root()
-	cmd.SetArgs(splitVerb(args))
+	cmd.SetArgs(splitVerb(args, func(word string) bool { return takesValue(cmd, word) }))
 	cmd.SetIn(in)
 	cmd.SetOut(out)
 	cmd.SetErr(errw)
@@ -51,15 +55,19 @@ func Run(ctx context.Context, args []string, in io.Reader, out, errw io.Writer) 
 	return exitCode(err)
 }
 
-// splitVerb lets virsh's spelling of a verb stand for ours: rim-create is rim create.
-func splitVerb(args []string) []string {
-	for i, arg := range args {
-		if strings.HasPrefix(arg, "-") {
+// splitVerb lets virsh's spelling of a verb stand for ours: rim-create is rim create. takesValue tells of a flag whether
+// the next word is its value.
+func splitVerb(args []string, takesValue func(flag string) bool) []string {
+	for i := 0; i < len(args); i++ {
+		if strings.HasPrefix(args[i], "-") {
+			if takesValue(args[i]) {
+				i++
+			}
 			continue
 		}
-		for _, noun := range []string{"rim", "host"} {
-			if verb, ok := strings.CutPrefix(arg, noun+"-"); ok {
-				return append(append(append([]string{}, args[:i]...), noun, verb), args[i+1:]...)
+		for _, noun := range []string{"rim", "host", "policy", "alert", "token", "webhook", "config", "export"} {
+			if verb, ok := strings.CutPrefix(args[i], noun+"-"); ok {
+				return slices.Concat(args[:i], []string{noun, verb}, args[i+1:])
 			}
 		}
 		return args
@@ -67,14 +75,28 @@ func splitVerb(args []string) []string {
 	return args
 }
 
+// takesValue reports whether a word of the command line is a flag of cmd that has its value in the next one.
+func takesValue(cmd *cobra.Command, word string) bool {
+	f := cmd.PersistentFlags().Lookup(strings.TrimLeft(word, "-"))
+	if len(word) == 2 {
+		f = cmd.PersistentFlags().ShorthandLookup(word[1:])
+	}
+	return f != nil && f.NoOptDefVal == ""
+}
+
 func (a *app) root() *cobra.Command {
 	cmd := &cobra.Command{
-		Use:               "virt-attest",
-		Short:             "Attest virtual machines together with the host below them",
-		Long:              "virt-attest asks a Verifier whether virtual machines, and the hosts that they run on, are what\nthey should be, and prepares libvirt domains for it. See virt-attest(1).",
-		SilenceUsage:      true,
-		SilenceErrors:     true,
-		PersistentPreRunE: func(*cobra.Command, []string) error { return a.prepare() },
+		Use:           "virt-attest",
+		Short:         "Attest virtual machines together with the host below them",
+		Long:          "virt-attest asks a Verifier whether virtual machines, and the hosts that they run on, are what\nthey should be, and prepares libvirt domains for it. See virt-attest(1).",
+		SilenceUsage:  true,
+		SilenceErrors: true,
+		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
+			if err := cmd.ValidateFlagGroups(); err != nil {
+				return fail(exitUsage, "%v", err)
+			}
+			return a.prepare()
+		},
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return fail(exitUsage, "unknown command %q; see virt-attest help", args[0])
@@ -87,14 +109,19 @@ func (a *app) root() *cobra.Command {
 	f.StringVar(&a.configFile, "config", "", "configuration file (default "+defaultConfig+")")
 	f.StringVarP(&a.uri, "connect", "c", "", "libvirt URI (default "+defaultURI+")")
 	f.StringVarP(&a.verifier, "verifier", "V", "", "the Verifier: unix:///PATH or https://HOST[:PORT] (default "+defaultVerifier+")")
-	f.StringVarP(&a.output, "output", "o", "table", "output format: table or json")
+	f.StringVarP(&a.output, "output", "o", "table", "output format: table, wide, json, yaml or name")
 	f.BoolVar(&a.json, "json", false, "same as -o json")
 	f.BoolVarP(&a.quiet, "quiet", "q", false, "only results, no remarks")
 	f.BoolVarP(&a.verbose, "verbose", "v", false, "tell the protocol's steps as they happen")
 	f.BoolVar(&a.noColor, "no-color", false, "never colour the output")
+	f.StringVar(&a.progress, "progress", "auto", "how long work is shown: auto, bar, plain, json or none")
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fail(exitUsage, "%v", err) })
-	cmd.AddCommand(a.attestCmd(), a.listCmd(), a.infoCmd(), a.logCmd(), a.pcrsCmd(), a.enableCmd(), a.disableCmd(),
-		a.unenrollCmd(), a.rimCmd(), a.hostCmd(), a.verifyCmd(), a.versionCmd())
+	cmd.AddCommand(a.vmCommands()...)
+	cmd.AddCommand(a.enableCmd(), a.disableCmd(), a.rimCmd(), a.policyCmd(), a.hostCmd(), a.verifyCmd(), a.versionCmd())
+	cmd.AddCommand(a.eventCmd(), a.alertCmd(), a.auditCmd(), a.tokenCmd(), a.webhookCmd(), a.loginLinkCmd(), a.exportCmd(), a.doctorCmd(), a.configCmd(), a.tenantCmd(), a.keysCmd())
+	for name, complete := range map[string]cobra.CompletionFunc{"output": words(outputs...), "progress": words(progresses...)} {
+		_ = cmd.RegisterFlagCompletionFunc(name, complete)
+	}
 	return cmd
 }
 
@@ -102,8 +129,11 @@ func (a *app) prepare() error {
 	if a.json {
 		a.output = "json"
 	}
-	if a.output != "table" && a.output != "json" {
-		return fail(exitUsage, "unknown output format %q (table, json)", a.output)
+	if !slices.Contains(outputs, a.output) {
+		return fail(exitUsage, "unknown output format %q (%s)", a.output, strings.Join(outputs, ", "))
+	}
+	if !slices.Contains(progresses, a.progress) {
+		return fail(exitUsage, "unknown kind of progress %q (%s)", a.progress, strings.Join(progresses, ", "))
 	}
 	conf, err := loadConfig(a.configFile)
 	if err != nil {
@@ -140,11 +170,11 @@ func (a *app) versionCmd() *cobra.Command {
 			v := map[string]string{"virt-attest": version.Version}
 			if cl, err := a.conf.client(); err == nil {
 				if sv, err := cl.Version(cmd.Context()); err == nil {
-					v["verifier"] = sv.Version
+					v["verifier"] = clean(sv.Version)
 				}
 			}
-			if a.output == "json" {
-				return a.printJSON(v)
+			if done, err := a.structured(v); done {
+				return err
 			}
 			a.printf("virt-attest %s\n", v["virt-attest"])
 			if v["verifier"] != "" {
@@ -161,16 +191,23 @@ func asked(err error) error {
 	switch {
 	case err == nil:
 		return nil
-	case errors.As(err, &p) && p.Status == 404:
-		return fail(exitWrongState, "%s", p.Detail)
+	case errors.As(err, &p) && p.Status == http.StatusNotFound:
+		return fail(exitWrongState, "%s", said(p))
+	case errors.As(err, &p) && (p.Status == http.StatusUnauthorized || p.Status == http.StatusForbidden):
+		return fail(exitConfig, "the Verifier does not let you: %s", said(p))
+	case errors.As(err, &p) && p.Status == http.StatusServiceUnavailable:
+		return fail(exitWrongState, "the Verifier is not ready: %s", said(p))
 	case errors.As(err, &p) && p.Status < 500:
-		return fail(exitUsage, "%s", p.Detail)
+		return fail(exitUsage, "%s", said(p))
 	case errors.As(err, &p):
-		return fail(exitBug, "the Verifier reports a fault of its own: %s", p.Detail)
+		return fail(exitBug, "the Verifier reports a fault of its own: %s", said(p))
 	default:
 		return fail(exitWrongState, "cannot ask the Verifier: %v\nIs virt-attest-verifierd running, and is its address right (-V or %s)?", err, defaultConfig)
 	}
 }
+
+// said is what a Problem says.
+func said(p *api.Problem) string { return clean(cmp.Or(p.Detail, p.Title)) }
 
 func noArgs(_ *cobra.Command, args []string) error {
 	if len(args) > 0 {

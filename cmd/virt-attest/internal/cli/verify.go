@@ -11,9 +11,7 @@ import (
 	"virt-attest/attest"
 	"virt-attest/attest/quote"
 	"virt-attest/verifier/api"
-	"virt-attest/verifier/appraise"
 	"virt-attest/verifier/evaluate"
-	"virt-attest/verifier/rim"
 )
 
 // anchors is the file of --trust-anchor: the keys that the caller believes in.
@@ -37,6 +35,8 @@ type verifyFlags struct {
 	hostRIMs []string
 	insecure bool
 	showKeys bool
+	server   bool
+	policy   string
 }
 
 func (a *app) verifyCmd() *cobra.Command {
@@ -53,6 +53,11 @@ func (a *app) verifyCmd() *cobra.Command {
 	cmd.Flags().StringArrayVar(&f.hostRIMs, "host-rim", nil, "reference values of the host, likewise")
 	cmd.Flags().BoolVar(&f.insecure, "insecure", false, "believe the keys that the evidence brings along")
 	cmd.Flags().BoolVar(&f.showKeys, "show-keys", false, "print the keys that the evidence claims, and stop")
+	cmd.Flags().BoolVar(&f.server, "server", false, "have the Verifier do it, by the keys that it has on record unless --trust-anchor names others; reference values by name")
+	cmd.Flags().StringVar(&f.policy, "policy", "", "what is required: a `POLICY`, a file or a name (default: the strictest)")
+	a.flagNames(cmd, "rim", docNames(api.DocRIM))
+	a.flagNames(cmd, "host-rim", docNames(api.DocRIM))
+	a.flagNames(cmd, "policy", docNames(api.DocPolicy))
 	return cmd
 }
 
@@ -68,6 +73,9 @@ func (a *app) verify(ctx context.Context, file string, f verifyFlags) error {
 	if f.showKeys {
 		return a.printJSON(claimed)
 	}
+	if f.server {
+		return a.verifyThere(ctx, b, ev, f)
+	}
 	keys, err := a.chooseAnchors(claimed, f)
 	if err != nil {
 		return err
@@ -76,7 +84,11 @@ func (a *app) verify(ctx context.Context, file string, f verifyFlags) error {
 	if err != nil {
 		return err
 	}
-	report, err := evaluate.VerifySaved(b, keys.internal(), refs, appraise.Policy{}, time.Now())
+	required, err := a.required(ctx, f.policy)
+	if err != nil {
+		return err
+	}
+	report, err := evaluate.VerifySaved(b, keys.internal(), refs, required, time.Now())
 	if err != nil {
 		return fail(exitNotTrusted, "%v", err)
 	}
@@ -128,13 +140,16 @@ func (a *app) chooseAnchors(claimed anchors, f verifyFlags) (anchors, error) {
 		a.remark("virt-attest: --insecure: the keys are those that the evidence brings along; anybody could have made them")
 		return claimed, nil
 	}
-	b, err := os.ReadFile(f.anchor)
+	return readAnchors(f.anchor)
+}
+
+func readAnchors(file string) (keys anchors, err error) {
+	b, err := os.ReadFile(file)
 	if err != nil {
-		return anchors{}, fail(exitUsage, "%v", err)
+		return keys, fail(exitUsage, "%v", err)
 	}
-	var keys anchors
 	if err := json.Unmarshal(b, &keys); err != nil {
-		return anchors{}, fail(exitConfig, "%s: %v", f.anchor, err)
+		return keys, fail(exitConfig, "%s: %v", file, err)
 	}
 	return keys, nil
 }
@@ -145,37 +160,4 @@ func (k anchors) internal() evaluate.Anchors {
 		out.VTPMs = append(out.VTPMs, evaluate.VTPM{UUID: v.UUID, EKName: attest.Name(v.EKName), AKName: attest.Name(v.AKName)})
 	}
 	return out
-}
-
-func (a *app) references(ctx context.Context, ev *attest.Evidence, f verifyFlags) (evaluate.References, error) {
-	var lib rim.Library
-	load := func(args []string) (rim.Set, error) {
-		var set rim.Set
-		for _, arg := range args {
-			_, err := os.Stat(arg)
-			b, err := a.readRIM(ctx, arg, err != nil)
-			if err != nil {
-				return nil, err
-			}
-			index, err := lib.Load(b)
-			if err != nil {
-				return nil, fail(exitConfig, "%s: %v", arg, err)
-			}
-			set = append(set, index)
-		}
-		return set, nil
-	}
-	vms, err := load(f.rims)
-	if err != nil {
-		return nil, err
-	}
-	host, err := load(f.hostRIMs)
-	if err != nil {
-		return nil, err
-	}
-	refs := evaluate.References{api.HostID(ev.Host.EK): host}
-	for i := range ev.VMs {
-		refs[ev.VMs[i].UUID.String()] = vms
-	}
-	return refs, nil
 }
