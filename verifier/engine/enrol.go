@@ -258,7 +258,7 @@ func (e *Engine) record(ctx context.Context, h, known *store.Host) error {
 		return err
 	}
 	entry := api.AuditEntry{Time: now, Actor: "host:" + h.ID, Action: action, Object: h.ID, Detail: b}
-	if err := errors.Join(e.store.PutAudit(ctx, entry), e.store.Announce(ctx, store.TopicHost, h.ID)); err != nil {
+	if err := e.store.PutAudit(ctx, entry); err != nil {
 		return fromStore(err, "audit log")
 	}
 	return e.sameNames(ctx, h, now)
