@@ -42,8 +42,8 @@ func (postgresDialect) open(ctx context.Context, s *Store, c Config) error {
 	if s.pool, err = pgxpool.NewWithConfig(ctx, conf); err != nil {
 		return err
 	}
-	s.write = stdlib.OpenDBFromPool(s.pool)
-	s.brief, s.read = s.write, s.write
+	s.read = stdlib.OpenDBFromPool(s.pool)
+	s.write.DB, s.brief.DB = s.read, s.read
 	return nil
 }
 
