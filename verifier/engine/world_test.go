@@ -67,17 +67,11 @@ func onPostgres(t testing.TB) *world {
 	return &world{t: t, conf: store.Config{URL: pgtest.URL(t)}, log: &syncLog{}}
 }
 
-// chain is an audit log without hashes, which are others' to test.
-func chain(prev, e api.AuditEntry) api.AuditEntry {
-	e.Seq, e.Prev, e.Hash = prev.Seq+1, prev.Hash, "h"
-	return e
-}
-
 // start adds a replica, which hosts reach from now on.
 func (w *world) start(change ...func(*Config)) *replica {
 	w.t.Helper()
 	conf := w.conf
-	conf.Chain = chain
+	conf.Chain = Chain
 	st, err := store.Open(w.t.Context(), conf)
 	must(w.t, err)
 	c := Config{Store: st, Log: slog.New(slog.NewTextHandler(w.log, nil)), Lifetime: time.Hour, HostLifetime: time.Hour, Lease: time.Second,

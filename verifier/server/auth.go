@@ -17,25 +17,21 @@ import (
 	"virt-attest/verifier/api"
 )
 
-// principal is who asks, as the kernel or a client certificate says.
-type principal struct {
-	name     string // for the log: "uid 0", or a certificate's common name
-	client   string // common name; "" on the unix socket
-	operator bool
-	host     bool
-}
-
-type principalKey struct{}
-
 // policy says who is what.
 type policy struct {
-	own       uint32 // the Verifier's own user
-	group     *uint32
-	operators []string // common names
+	own   uint32 // the Verifier's own user
+	group *uint32
+	roles map[string]api.Role // of common names
 }
 
-func newPolicy(group string, operators []string) (policy, error) {
-	p := policy{own: uint32(os.Geteuid()), operators: operators}
+func newPolicy(group string, names []string, roles map[string]string) (policy, error) {
+	p := policy{own: uint32(os.Geteuid()), roles: make(map[string]api.Role)}
+	for _, n := range names {
+		p.roles[n] = api.RoleOperator
+	}
+	for n, r := range roles {
+		p.roles[n] = api.Role(r)
+	}
 	if group == "" {
 		return p, nil
 	}
@@ -49,11 +45,15 @@ func newPolicy(group string, operators []string) (policy, error) {
 	return p, err
 }
 
-// ofPeer judges the process at the other end of a unix socket.
+// ofPeer judges the process at the other end of a unix socket. It is the Verifier's own machine: whoever
+// administers it may do everything.
 func (p policy) ofPeer(uid uint32, groups []uint32) principal {
 	self := uid == 0 || uid == p.own
-	member := p.group != nil && slices.Contains(groups, *p.group)
-	return principal{name: fmt.Sprintf("uid %d", uid), operator: self || member, host: self}
+	who := principal{name: fmt.Sprintf("uid %d", uid), host: self}
+	if self || p.group != nil && slices.Contains(groups, *p.group) {
+		who.role = api.RoleAdmin
+	}
+	return who
 }
 
 // ofTLS judges a client by its certificate, which is verified already.
@@ -65,49 +65,56 @@ func (p policy) ofTLS(state *tls.ConnectionState) principal {
 	if cn == "" {
 		return principal{name: "certificate without a common name"}
 	}
-	operator := slices.Contains(p.operators, cn)
-	return principal{name: cn, client: cn, operator: operator, host: !operator}
+	role, ok := p.roles[cn]
+	return principal{name: "cn:" + cn, client: cn, role: role, host: !ok}
 }
 
-// connContext notes who is at the other end of a unix socket when the connection is made.
-func (p policy) connContext(ctx context.Context, c net.Conn) context.Context {
+// listener is where a connection came in.
+type listener int
+
+const (
+	onUnix listener = iota
+	onTLS           // for hosts, and operators with a certificate
+	onWeb           // for people, browsers and programs with a token
+)
+
+// end is the other end of a connection.
+type end struct {
+	on   listener
+	peer principal // on the unix socket
+}
+
+type endKey struct{}
+
+// endOf gives the other end of a request's connection.
+func endOf(r *http.Request) end {
+	e, ok := r.Context().Value(endKey{}).(end)
+	if !ok {
+		return end{on: onTLS} // the one that asks for most
+	}
+	return e
+}
+
+// connContext notes who is at the other end when a connection is made.
+func (p policy) connContext(on listener) func(context.Context, net.Conn) context.Context {
+	return func(ctx context.Context, c net.Conn) context.Context {
+		return context.WithValue(ctx, endKey{}, end{on: on, peer: p.peer(c)})
+	}
+}
+
+func (p policy) peer(c net.Conn) principal {
 	if k, ok := c.(*counted); ok {
 		c = k.Conn
 	}
 	u, ok := c.(*net.UnixConn)
 	if !ok {
-		return ctx
+		return principal{name: "nobody"}
 	}
 	uid, groups, err := peerCred(u)
 	if err != nil {
-		return context.WithValue(ctx, principalKey{}, principal{name: "unknown process"})
+		return principal{name: "unknown process"}
 	}
-	return context.WithValue(ctx, principalKey{}, p.ofPeer(uid, groups))
-}
-
-// of gives who makes a request.
-func (p policy) of(r *http.Request) principal {
-	if who, ok := r.Context().Value(principalKey{}).(principal); ok {
-		return who
-	}
-	return p.ofTLS(r.TLS)
-}
-
-// may reports whether who has the kind of access.
-func (who principal) may(a access) bool {
-	switch a {
-	case operators:
-		return who.operator
-	case hosts:
-		return who.host
-	case anyone:
-		return who.operator || who.host
-	}
-	return false
-}
-
-func (who principal) refused(a access) error {
-	return api.NewProblem(http.StatusForbidden, "%s is not allowed to do this (it takes %s)", who.name, a)
+	return p.ofPeer(uid, groups)
 }
 
 // peerCred asks the kernel for the user and all groups of the process at the other end.

@@ -6,13 +6,17 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"net"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/pelletier/go-toml/v2"
 
 	"virt-attest/attest"
+	"virt-attest/verifier/api"
 )
 
 // DefaultConfig is where the configuration is, unless the command line names another file.
@@ -34,10 +38,12 @@ func (d Duration) MarshalText() ([]byte, error) { return []byte(time.Duration(d)
 // Config is verifier.toml (virt-attest-verifier.toml(5)).
 type Config struct {
 	Listen struct {
-		Unix        string `toml:"unix"`        // socket path; "" for none
-		TLS         string `toml:"tls"`         // address as in "[::]:16515"; "" for none
-		Connections int    `toml:"connections"` // at a time, each for the socket and for TLS
-		PerAddress  int    `toml:"per_address"` // TLS connections of one address
+		Unix        string   `toml:"unix"`        // socket path; "" for none
+		TLS         string   `toml:"tls"`         // address as in "[::]:16515"; "" for none
+		Web         string   `toml:"web"`         // address for people, browsers and tokens; "" for none
+		Names       []string `toml:"names"`       // of the machine, that requests to web may ask for
+		Connections int      `toml:"connections"` // at a time, each for the socket and for TLS
+		PerAddress  int      `toml:"per_address"` // TLS connections of one address
 	} `toml:"listen"`
 	TLS struct {
 		CA   string `toml:"ca"` // PEM files
@@ -45,8 +51,9 @@ type Config struct {
 		Key  string `toml:"key"`
 	} `toml:"tls"`
 	Operators struct {
-		Group string   `toml:"group"` // whose members are operators on the unix socket
-		Names []string `toml:"names"` // common names of client certificates
+		Group string            `toml:"group"` // whose members are operators on the unix socket
+		Names []string          `toml:"names"` // common names of client certificates of operators
+		Roles map[string]string `toml:"roles"` // of common names: viewer, scheduler, operator or admin
 	} `toml:"operators"`
 	Hosts struct {
 		EKIssuers string `toml:"ek_issuers"` // directory of PEM files
@@ -56,12 +63,17 @@ type Config struct {
 		HostLifetime Duration `toml:"host_lifetime"` // of a host's
 	} `toml:"verdict"`
 	Store struct {
-		Path     string   `toml:"path"`     // of an SQLite file; not used with url
-		URL      string   `toml:"url"`      // of a PostgreSQL database
+		Path     string   `toml:"path"`     // of the SQLite database
+		URL      string   `toml:"url"`      // of a PostgreSQL database, in place of path
 		Reports  int      `toml:"reports"`  // kept per host
 		Evidence int      `toml:"evidence"` // of those, with their evidence
 		Age      Duration `toml:"age"`      // of the oldest report
+		Events   Duration `toml:"events"`   // age of the oldest event
 	} `toml:"store"`
+	Webhooks struct {
+		InsecurePrivate bool `toml:"insecure_private"` // may go to addresses of private networks, and this machine
+		InsecureHTTP    bool `toml:"insecure_http"`    // may go without TLS
+	} `toml:"webhooks"`
 	Limits struct {
 		Evidence int64 `toml:"evidence"` // bytes of one answer
 		Workers  int   `toml:"workers"`  // appraisals at a time; 0: as many as processors
@@ -74,6 +86,7 @@ const pkiDir = "/etc/pki/virt-attest/"
 func Defaults() Config {
 	var c Config
 	c.Listen.Unix = "/run/virt-attest-verifier/api.sock"
+	c.Listen.Web = "127.0.0.1:16516"
 	c.Listen.Connections, c.Listen.PerAddress = 1024, 64
 	c.TLS.CA, c.TLS.Cert, c.TLS.Key = pkiDir+"cacert.pem", pkiDir+"servercert.pem", pkiDir+"private/serverkey.pem"
 	c.Operators.Group = "virt-attest"
@@ -81,6 +94,7 @@ func Defaults() Config {
 	c.Verdict.Lifetime, c.Verdict.HostLifetime = Duration(time.Hour), Duration(time.Hour)
 	c.Store.Path = "/var/lib/virt-attest-verifier/verifier.db"
 	c.Store.Reports, c.Store.Evidence, c.Store.Age = 200, 20, Duration(90*24*time.Hour)
+	c.Store.Events = Duration(365 * 24 * time.Hour)
 	c.Limits.Evidence = 128 << 20
 	return c
 }
@@ -134,13 +148,11 @@ func (c *Config) Check() error {
 			errs = append(errs, fmt.Errorf(format, args...))
 		}
 	}
-	bad(c.Listen.Unix == "" && c.Listen.TLS == "", "listen: neither unix nor tls")
-	bad(c.Listen.Unix != "" && !filepath.IsAbs(c.Listen.Unix), "listen.unix: %q is not absolute", c.Listen.Unix)
-	bad(c.Listen.Connections < 8 || c.Listen.Connections > 1<<16, "listen.connections: %d is not from 8 to 65536", c.Listen.Connections)
-	bad(c.Listen.PerAddress < 1 || c.Listen.PerAddress > c.Listen.Connections, "listen.per_address: %d is not from 1 to connections", c.Listen.PerAddress)
-	bad(c.Listen.TLS != "" && (c.TLS.CA == "" || c.TLS.Cert == "" || c.TLS.Key == ""), "tls: ca, cert and key are needed for listen.tls")
+	c.checkListen(bad)
 	bad(!filepath.IsAbs(c.Store.Path), "store.path: %q is not absolute", c.Store.Path)
+	bad(c.Store.URL != "" && !strings.HasPrefix(c.Store.URL, "postgres://") && !strings.HasPrefix(c.Store.URL, "postgresql://"), "store.url: it does not begin with postgres://")
 	bad(c.Store.Reports < 1 || c.Store.Evidence < 1 || c.Store.Evidence > c.Store.Reports, "store: reports and evidence are at least 1, evidence at most reports")
+	bad(time.Duration(c.Store.Events) < 24*time.Hour, "store.events: less than 24h")
 	bad(time.Duration(c.Store.Age) < time.Hour, "store.age: less than 1h")
 	for _, l := range []struct {
 		key string
@@ -151,4 +163,24 @@ func (c *Config) Check() error {
 	bad(c.Limits.Evidence < 1<<20 || c.Limits.Evidence > attest.MaxEvidence, "limits.evidence: not from %d to %d", 1<<20, attest.MaxEvidence)
 	bad(c.Limits.Workers < 0 || c.Limits.Workers > 1024, "limits.workers: not from 0 to 1024")
 	return errors.Join(errs...)
+}
+
+// checkListen is Check's part about who may connect, and how.
+func (c *Config) checkListen(bad func(wrong bool, format string, args ...any)) {
+	l, files := c.Listen, c.TLS.CA != "" && c.TLS.Cert != "" && c.TLS.Key != ""
+	bad(l.Unix == "" && l.TLS == "", "listen: neither unix nor tls: no host could connect")
+	bad(l.Unix != "" && !filepath.IsAbs(l.Unix), "listen.unix: %q is not absolute", l.Unix)
+	bad(l.Connections < 8 || l.Connections > 1<<16, "listen.connections: %d is not from 8 to 65536", l.Connections)
+	bad(l.PerAddress < 1 || l.PerAddress > l.Connections, "listen.per_address: %d is not from 1 to connections", l.PerAddress)
+	bad(l.TLS != "" && !files, "tls: ca, cert and key are needed for listen.tls")
+	_, _, err := net.SplitHostPort(l.Web)
+	bad(l.Web != "" && err != nil, "listen.web: %q is not an address with a port", l.Web)
+	bad(l.Web != "" && err == nil && !plain(l.Web) && !files, "listen.web: %q is not of this machine only, and without ca, cert and key of [tls] tokens would cross the network in clear", l.Web)
+	for _, n := range l.Names {
+		bad(n == "" || strings.ContainsAny(n, "/: \t") && net.ParseIP(n) == nil, "listen.names: %q is not the name of a machine", n)
+	}
+	for n, r := range c.Operators.Roles {
+		bad(!slices.Contains(anyone.roles(), api.Role(r)), "operators.roles: %q of %q is not viewer, scheduler, operator or admin", r, n)
+		bad(slices.Contains(c.Operators.Names, n), "operators: %q is in names and in roles", n)
+	}
 }

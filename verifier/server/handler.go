@@ -4,22 +4,33 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
+	"path"
 	"runtime/debug"
+	"strings"
 	"time"
+	"unicode"
 
 	"virt-attest/attest"
 	"virt-attest/verifier/api"
 	"virt-attest/verifier/engine"
 )
 
+// errBroken says that an answer ended in its middle: the connection is broken off, so that it is not taken for whole.
+var errBroken = errors.New("the answer is not whole")
+
+type principalKey struct{}
+
 // handler makes the table of routes an http.Handler. Every request passes here before
 // anything of it is believed: who asks is settled first, then what they may do.
 func (s *Server) handler() http.Handler {
 	mux := http.NewServeMux()
+	table := make(map[string]*route)
 	for _, rt := range s.routes() {
-		mux.HandleFunc(rt.pattern, func(w http.ResponseWriter, r *http.Request) { s.serve(w, r, rt) })
+		table[rt.pattern] = &rt
+		mux.HandleFunc(rt.pattern, func(w http.ResponseWriter, r *http.Request) { s.serve(w, r, &rt) })
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		rc := http.NewResponseController(w)
@@ -27,18 +38,60 @@ func (s *Server) handler() http.Handler {
 		_ = rc.SetWriteDeadline(time.Now().Add(writeTimeout))
 		w.Header().Set("Cache-Control", "no-store")
 		w.Header().Set("X-Content-Type-Options", "nosniff")
-		who := s.policy.of(r)
-		if !who.may(anyone) {
-			s.problem(w, r, who, who.refused(anyone))
+		nobody := principal{name: "nobody"}
+		if err := s.sane(r); err != nil {
+			s.problem(w, r, nobody, err)
+			return
+		}
+		if s.isPage(r) {
+			s.page(w, r)
 			return
 		}
 		h, pattern := mux.Handler(r)
-		if pattern == "" {
+		rt := table[pattern]
+		who := nobody
+		if rt == nil || rt.access != public {
+			var err error
+			if who, err = s.identify(r); err != nil {
+				s.problem(w, r, who, err)
+				return
+			}
+		}
+		if rt == nil {
 			s.problem(w, r, who, noRoute(h, r))
 			return
 		}
-		mux.ServeHTTP(w, r)
+		mux.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), principalKey{}, who)))
 	})
+}
+
+// identify settles who asks. A request that a browser makes by its cookie must come from our own pages.
+func (s *Server) identify(r *http.Request) (principal, error) {
+	who, err := s.who(r)
+	if err != nil {
+		return who, err
+	}
+	if !who.may(anyone) {
+		return who, who.refused(anyone)
+	}
+	if who.browser {
+		if err := http.NewCrossOriginProtection().Check(r); err != nil {
+			return who, api.NewProblem(http.StatusForbidden, "this request comes from another site")
+		}
+	}
+	return who, nil
+}
+
+// sane refuses what no honest client sends: paths that mean another one, names of other hosts (DNS rebinding).
+func (s *Server) sane(r *http.Request) error {
+	p := r.URL.Path
+	if len(p) > maxPath || p == "" || p[0] != '/' || path.Clean(p) != p && path.Clean(p)+"/" != p || strings.ContainsFunc(p, unicode.IsControl) {
+		return api.NewProblem(http.StatusNotFound, "there is nothing at this path")
+	}
+	if endOf(r).on == onWeb && !s.names(r.Host) {
+		return api.NewProblem(http.StatusMisdirectedRequest, "this is not the host that was asked for (listen.names has its names)")
+	}
+	return nil
 }
 
 // noRoute tells an unknown path from a method that a path does not have.
@@ -62,38 +115,56 @@ func (s *status) Write(b []byte) (int, error) { return len(b), nil }
 func (s *status) WriteHeader(code int)        { s.code = code }
 
 // serve does one request of a route.
-func (s *Server) serve(w http.ResponseWriter, r *http.Request, rt route) {
-	who := s.policy.of(r)
-	defer func() {
-		if p := recover(); p != nil {
-			s.log.Error("panic in a request", "route", rt.pattern, "panic", p, "stack", string(debug.Stack()))
-			s.problem(w, r, who, api.NewProblem(http.StatusInternalServerError, "the Verifier failed; its journal has the cause"))
-		}
-	}()
-	if !who.may(rt.access) {
-		s.problem(w, r, who, who.refused(rt.access))
+func (s *Server) serve(w http.ResponseWriter, r *http.Request, rt *route) {
+	who, ok := r.Context().Value(principalKey{}).(principal)
+	if !ok {
+		who = principal{name: "nobody"}
+	}
+	defer s.rescue(w, r, who, rt.pattern)
+	if err := who.allowed(rt); err != nil {
+		s.problem(w, r, who, err)
 		return
 	}
 	takes := rt.takes
 	if takes == 0 {
 		takes = writeTimeout
 	}
-	c := &call{w: w, r: r, who: who}
+	c := &call{w: w, r: r, who: who, status: rt.status}
 	err := s.withBody(c, rt, func() error {
+		if takes == forever {
+			return rt.handle(c)
+		}
 		_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(takes + writeTimeout))
 		ctx, cancel := context.WithTimeout(r.Context(), takes)
 		defer cancel()
-		c.r = r.WithContext(ctx)
+		c.r = c.r.WithContext(ctx)
 		return rt.handle(c)
 	})
+	if errors.Is(err, errBroken) {
+		s.log.Error("an answer broke off", "who", who.name, "path", r.URL.EscapedPath(), "err", err)
+		panic(http.ErrAbortHandler)
+	}
 	if err != nil {
 		s.problem(w, r, who, err)
 	}
 }
 
+// rescue makes a panic a fault of ours.
+func (s *Server) rescue(w http.ResponseWriter, r *http.Request, who principal, pattern string) {
+	p := recover()
+	if p == nil {
+		return
+	}
+	if p == http.ErrAbortHandler { //nolint:errorlint // it is compared as net/http does
+		panic(p)
+	}
+	s.log.Error("panic in a request", "route", pattern, "panic", p, "stack", string(debug.Stack()))
+	s.problem(w, r, who, api.NewProblem(http.StatusInternalServerError, "the Verifier failed; its journal has the cause"))
+}
+
 // withBody reads the body within the route's limits, and calls f. Large bodies are held in memory
 // a few at a time, and fewer of one client, so that none keeps the others out.
-func (s *Server) withBody(c *call, rt route, f func() error) error {
+func (s *Server) withBody(c *call, rt *route, f func() error) error {
 	rc := http.NewResponseController(c.w)
 	if rt.body == 0 {
 		if c.r.ContentLength != 0 {
@@ -147,7 +218,17 @@ func (s *Server) problem(w http.ResponseWriter, r *http.Request, who principal, 
 	if err != nil {
 		b = nil
 	}
-	w.Header().Set("Content-Type", api.TypeProblem)
+	h := w.Header()
+	for _, of := range []string{"Content-Length", "Content-Disposition", "ETag", "Location"} {
+		h.Del(of) // of an answer that was not made
+	}
+	switch p.Status {
+	case http.StatusUnauthorized:
+		h.Set("WWW-Authenticate", `Bearer realm="virt-attest"`)
+	case http.StatusTooManyRequests, http.StatusServiceUnavailable:
+		h.Set("Retry-After", fmt.Sprint(int(strikeTime.Seconds())/6))
+	}
+	h.Set("Content-Type", api.TypeProblem)
 	w.WriteHeader(p.Status)
 	_, _ = w.Write(append(b, '\n'))
 }

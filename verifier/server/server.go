@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -14,28 +15,61 @@ import (
 	"time"
 
 	"virt-attest/internal/version"
+	"virt-attest/verifier/api"
 	"virt-attest/verifier/engine"
 	"virt-attest/verifier/store"
 )
 
-// Server serves an Engine.
+// Backend is what a Server serves.
+type Backend interface {
+	api.Service
+	api.HostService
+	// LoadIssuers reads the accepted issuers of EK certificates again.
+	LoadIssuers() error
+	// Close ends polls, streams and challenges, so that nothing keeps the servers.
+	Close()
+}
+
+// Options are what a Server may have besides.
+type Options struct {
+	Web     http.Handler // the web page, served on listen.web; it finds who asks by api.CallerOf. nil: none
+	Metrics http.Handler // nil: none
+}
+
+// Server serves a Backend.
 type Server struct {
-	conf   Config
-	log    *slog.Logger
-	engine *engine.Engine
-	policy policy
-	bulk   *gate
+	conf    Config
+	opts    Options
+	log     *slog.Logger
+	svc     api.Service
+	hostd   api.HostService
+	backend Backend
+	policy  policy
+	bulk    *gate
+	wallet  *wallet
+	repeats *repeats
+	streams streams
+	openapi []byte
+
+	heartbeat time.Duration
+	changing  sync.Mutex    // held from a look at what is changed to its change, where the caller names what it saw
+	closing   chan struct{} // closed when the Server ends
 
 	unix *capped // nil where not configured
 	tls  *capped
+	web  *capped
 	pki  *pki
 }
 
 // New opens the listeners. Nothing is served before Run.
-func New(ctx context.Context, conf Config, e *engine.Engine, log *slog.Logger) (*Server, error) {
-	s := &Server{conf: conf, log: log, engine: e, bulk: newGate(maxBulk, maxBulkEach)}
+func New(ctx context.Context, conf Config, b Backend, opts Options, log *slog.Logger) (*Server, error) {
+	s := &Server{conf: conf, opts: opts, log: log, svc: b, hostd: b, backend: b, bulk: newGate(maxBulk, maxBulkEach), wallet: newWallet(b),
+		repeats: newRepeats(), heartbeat: beat, closing: make(chan struct{})}
 	var err error
-	s.policy, err = newPolicy(conf.Operators.Group, conf.Operators.Names)
+	if s.openapi, err = OpenAPI(); err != nil {
+		return nil, err
+	}
+	s.policy, err = newPolicy(conf.Operators.Group, conf.Operators.Names, conf.Operators.Roles)
 	var unknown user.UnknownGroupError
 	if errors.As(err, &unknown) {
 		log.Warn("the operators' group does not exist: only root is an operator on the unix socket", "group", conf.Operators.Group)
@@ -50,7 +84,7 @@ func New(ctx context.Context, conf Config, e *engine.Engine, log *slog.Logger) (
 }
 
 func (s *Server) listen(ctx context.Context) error {
-	l, lc := s.conf.Listen, new(net.ListenConfig)
+	l := s.conf.Listen
 	if l.Unix != "" {
 		u, err := listenUnix(ctx, l.Unix)
 		if err != nil {
@@ -58,18 +92,40 @@ func (s *Server) listen(ctx context.Context) error {
 		}
 		s.unix = limit(u, l.Connections, 0)
 	}
-	if l.TLS != "" {
+	if l.TLS != "" || l.Web != "" && !plain(l.Web) {
 		var err error
 		if s.pki, err = newPKI(s.conf.TLS.CA, s.conf.TLS.Cert, s.conf.TLS.Key, s.log); err != nil {
 			return err
 		}
-		t, err := lc.Listen(ctx, "tcp", l.TLS)
+	}
+	for _, x := range []struct {
+		address string
+		into    **capped
+	}{{l.TLS, &s.tls}, {l.Web, &s.web}} {
+		if x.address == "" {
+			continue
+		}
+		t, err := new(net.ListenConfig).Listen(ctx, "tcp", x.address)
 		if err != nil {
 			return fmt.Errorf("listen: %w", err)
 		}
-		s.tls = limit(t, l.Connections, l.PerAddress)
+		*x.into = limit(t, l.Connections, l.PerAddress)
 	}
 	return nil
+}
+
+// plain reports whether an address is of this machine only, so that it needs no TLS.
+func plain(address string) bool {
+	host, _, err := net.SplitHostPort(address)
+	return err == nil && api.Loopback(host)
+}
+
+// WebAddr is where people, browsers and programs with a token are served, or nil.
+func (s *Server) WebAddr() net.Addr {
+	if s.web == nil {
+		return nil
+	}
+	return s.web.Addr()
 }
 
 // TLSAddr is where TLS is served, or nil.
@@ -81,7 +137,7 @@ func (s *Server) TLSAddr() net.Addr {
 }
 
 func (s *Server) close() {
-	for _, l := range []*capped{s.unix, s.tls} {
+	for _, l := range []*capped{s.unix, s.tls, s.web} {
 		if l != nil {
 			_ = l.Close()
 		}
@@ -105,26 +161,42 @@ func (s *Server) Run(ctx context.Context) error {
 		})
 	}
 	var servers []*http.Server
-	if s.unix != nil {
+	for _, l := range []struct {
+		*capped
+		on     listener
+		secure *tls.Config // nil: without TLS
+	}{{s.unix, onUnix, nil}, {s.tls, onTLS, s.pki.config(true)}, {s.web, onWeb, s.webTLS()}} {
+		if l.capped == nil {
+			continue
+		}
 		srv := s.httpServer(h)
-		srv.ConnContext = s.policy.connContext
+		srv.ConnContext, srv.TLSConfig = s.policy.connContext(l.on), l.secure
 		servers = append(servers, srv)
-		run(func() error { return srv.Serve(s.unix) })
+		if l.secure != nil {
+			run(func() error { return srv.ServeTLS(l.capped, "", "") })
+		} else {
+			run(func() error { return srv.Serve(l.capped) })
+		}
 	}
-	if s.tls != nil {
-		srv := s.httpServer(h)
-		srv.TLSConfig = s.pki.config()
-		servers = append(servers, srv)
-		run(func() error { return srv.ServeTLS(s.tls, "", "") })
+	if s.pki != nil {
 		run(func() error { return s.watchPKI(ctx) })
 	}
 	run(func() error { return s.watchIssuers(ctx) })
 	<-ctx.Done()
-	s.engine.Close() // ends polls and challenges, so that nothing keeps the servers
+	close(s.closing)
+	s.backend.Close()
 	stop(servers)
 	wg.Wait()
 	close(failed)
 	return <-failed
+}
+
+// webTLS is how listen.web is secured; nil: it is on this machine only.
+func (s *Server) webTLS() *tls.Config {
+	if plain(s.conf.Listen.Web) {
+		return nil
+	}
+	return s.pki.config(false)
 }
 
 // watchPKI takes renewed certificates into use for the connections to come.
@@ -145,7 +217,7 @@ func (s *Server) watchIssuers(ctx context.Context) error {
 		return nil
 	}
 	return watch(ctx, s.log, []string{dir}, func() {
-		if err := s.engine.LoadIssuers(); err != nil {
+		if err := s.backend.LoadIssuers(); err != nil {
 			s.log.Error("the issuers of EK certificates cannot be read, going on with those before", "err", err)
 		}
 	})
@@ -182,30 +254,36 @@ func (s *Server) httpServer(h http.Handler) *http.Server {
 
 // Start opens database, engine and listeners as configured, calls ready, and serves until ctx ends.
 func Start(ctx context.Context, conf Config, log *slog.Logger, ready func()) error {
-	database := store.Config{Path: conf.Store.Path, URL: conf.Store.URL, Chain: chain, Log: log}
-	if database.URL != "" {
-		database.Path = ""
-	}
-	st, err := store.Open(ctx, database)
+	st, err := openStore(ctx, conf, log)
 	if err != nil {
 		return err
 	}
 	defer func() { _ = st.Close() }()
-	hostname, err := os.Hostname()
+	name, err := os.Hostname()
 	if err != nil {
 		return err
 	}
-	e, err := engine.New(ctx, engine.Config{Store: st, Log: log, Version: version.Version, Hostname: hostname, Lifetime: time.Duration(conf.Verdict.Lifetime),
+	e, err := engine.New(ctx, engine.Config{Store: st, Log: log, Lifetime: time.Duration(conf.Verdict.Lifetime),
 		HostLifetime: time.Duration(conf.Verdict.HostLifetime), Workers: conf.Limits.Workers, EKIssuers: conf.Hosts.EKIssuers,
-		Retention: store.Retention{Reports: conf.Store.Reports, Evidence: conf.Store.Evidence, Age: time.Duration(conf.Store.Age)}})
+		Retention: store.Retention{Reports: conf.Store.Reports, Evidence: conf.Store.Evidence, Age: time.Duration(conf.Store.Age), Events: time.Duration(conf.Store.Events)},
+		Version:   version.Version, Hostname: name})
 	if err != nil {
 		return err
 	}
 	defer e.Close()
-	s, err := New(ctx, conf, e, log)
+	s, err := New(ctx, conf, e, Options{}, log)
 	if err != nil {
 		return err
 	}
 	ready()
 	return s.Run(ctx)
+}
+
+// openStore opens the database that the configuration names, and brings its tables up to date.
+func openStore(ctx context.Context, conf Config, log *slog.Logger) (*store.Store, error) {
+	c := store.Config{Path: conf.Store.Path, Chain: engine.Chain, Log: log}
+	if conf.Store.URL != "" {
+		c.Path, c.URL = "", conf.Store.URL
+	}
+	return store.Open(ctx, c)
 }

@@ -284,6 +284,7 @@ func newVerifier(t testing.TB, change ...func(*server.Config)) *verifier {
 	v.conf.Store.Path = filepath.Join(dir, "verifier.db")
 	v.conf.Hosts.EKIssuers = filepath.Join(dir, "issuers")
 	v.conf.Operators.Group = ""
+	v.conf.Listen.Web = ""
 	for _, f := range change {
 		f(&v.conf)
 	}

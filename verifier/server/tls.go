@@ -47,9 +47,21 @@ func (p *pki) load() error {
 	return nil
 }
 
-// config gives the configuration that a listener keeps: each handshake takes the current one.
-func (p *pki) config() *tls.Config {
-	c := p.current.Load().Clone()
-	c.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return p.current.Load(), nil }
+// config gives the configuration that a listener keeps: each handshake takes the current one. Without need a client may
+// come without a certificate; one that it shows must be good all the same.
+func (p *pki) config(need bool) *tls.Config {
+	if p == nil {
+		return nil
+	}
+	now := func() *tls.Config {
+		c := p.current.Load()
+		if !need {
+			c = c.Clone()
+			c.ClientAuth = tls.VerifyClientCertIfGiven
+		}
+		return c
+	}
+	c := now().Clone()
+	c.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return now(), nil }
 	return c
 }

@@ -90,3 +90,13 @@ func Test_every_screen_answers(t *testing.T) {
 	}
 	fmt.Fprintln(t.Output(), len(screens()), "screens")
 }
+
+// loginSite makes the page for browsers that log in.
+func loginSite(t testing.TB, svc api.Service) http.Handler {
+	t.Helper()
+	h, err := New(svc, Options{Now: noon})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return h
+}

@@ -71,8 +71,10 @@ func (a *app) showInfo(i *information) error {
 	line("IMA entries", fmt.Sprint(r.Entries))
 	line("Kernel", r.Kernel)
 	line("Agent", r.Agent)
-	line("Compared with", r.RIM)
-	line("Reference", strings.Join(i.Settings.RIMs, ", "))
+	line("Reference", r.RIM)
+	if now := strings.Join(i.Settings.RIMs, ","); now != r.RIM {
+		line("Assigned now", dash(now))
+	}
 	line("Policy", i.Settings.Policy)
 	line("Tenant", i.Settings.Tenant)
 	if len(r.Reasons) > 0 {

@@ -40,7 +40,7 @@ type app struct {
 func Run(ctx context.Context, args []string, in io.Reader, out, errw io.Writer) int {
 	a := &app{in: in, out: out, err: errw}
 	cmd := a.root()
-	cmd.SetArgs(splitVerb(args))
+	cmd.SetArgs(splitVerb(args, func(word string) bool { return takesValue(cmd, word) }))
 	cmd.SetIn(in)
 	cmd.SetOut(out)
 	cmd.SetErr(errw)
@@ -55,20 +55,33 @@ func Run(ctx context.Context, args []string, in io.Reader, out, errw io.Writer) 
 	return exitCode(err)
 }
 
-// splitVerb lets virsh's spelling of a verb stand for ours: rim-create is rim create.
-func splitVerb(args []string) []string {
-	for i, arg := range args {
-		if strings.HasPrefix(arg, "-") {
+// splitVerb lets virsh's spelling of a verb stand for ours: rim-create is rim create. takesValue tells of a flag whether
+// the next word is its value.
+func splitVerb(args []string, takesValue func(flag string) bool) []string {
+	for i := 0; i < len(args); i++ {
+		if strings.HasPrefix(args[i], "-") {
+			if takesValue(args[i]) {
+				i++
+			}
 			continue
 		}
 		for _, noun := range []string{"rim", "host", "policy", "alert", "token", "webhook", "config", "export"} {
-			if verb, ok := strings.CutPrefix(arg, noun+"-"); ok {
-				return append(append(append([]string{}, args[:i]...), noun, verb), args[i+1:]...)
+			if verb, ok := strings.CutPrefix(args[i], noun+"-"); ok {
+				return slices.Concat(args[:i], []string{noun, verb}, args[i+1:])
 			}
 		}
 		return args
 	}
 	return args
+}
+
+// takesValue reports whether a word of the command line is a flag of cmd that has its value in the next one.
+func takesValue(cmd *cobra.Command, word string) bool {
+	f := cmd.PersistentFlags().Lookup(strings.TrimLeft(word, "-"))
+	if len(word) == 2 {
+		f = cmd.PersistentFlags().ShorthandLookup(word[1:])
+	}
+	return f != nil && f.NoOptDefVal == ""
 }
 
 func (a *app) root() *cobra.Command {
