@@ -203,12 +203,7 @@ func (t *tx) putMachines(all []Advance) error {
 	if n != int64(len(rows)) { // another answer put it on record this moment
 		return ErrConflict
 	}
-	for _, a := range logs {
-		if err := t.putLog(a); err != nil {
-			return err
-		}
-	}
-	return nil
+	return t.putLogs(logs)
 }
 
 func (t *tx) supersedes(a Advance) (bool, error) {
