@@ -98,14 +98,14 @@ func Test_progress_bar_tells_how_far_how_fast_and_how_long(t *testing.T) {
 
 func Test_a_list_that_never_ends_is_given_up(t *testing.T) {
 	a := &app{err: &bytes.Buffer{}}
-	_, err := pages(t.Context(), a, "things", func(_ context.Context, p api.Page) (*api.List[int], error) {
+	_, err := pages(t.Context(), a, "things", func(context.Context, api.Page) (*api.List[int], error) {
 		return &api.List[int]{Items: []int{1}, Next: "again", Total: 1}, nil
 	})
 	if exitCode(err) != exitBug {
 		t.Errorf("%v", err)
 	}
 	n := 0
-	got, err := pages(t.Context(), a, "things", func(_ context.Context, p api.Page) (*api.List[int], error) {
+	got, err := pages(t.Context(), a, "things", func(context.Context, api.Page) (*api.List[int], error) {
 		if n++; n == 3 {
 			return &api.List[int]{Items: []int{n}, Total: 3}, nil
 		}

@@ -225,9 +225,9 @@ func exactArgs(n int, what string) cobra.PositionalArgs {
 	}
 }
 
-func minArgs(n int, what string) cobra.PositionalArgs {
+func someArgs(what string) cobra.PositionalArgs {
 	return func(_ *cobra.Command, args []string) error {
-		if len(args) < n {
+		if len(args) == 0 {
 			return fail(exitUsage, "%s expected", what)
 		}
 		return nil
