@@ -263,16 +263,8 @@ func (e *Engine) ApproveHost(ctx context.Context, who api.Caller, id string, a a
 	if err := e.store.ApproveHost(ctx, id, store.ByOperator, by); err != nil {
 		return nil, fromStore(err, "host "+id)
 	}
-	e.changedHost(ctx, id)
 	e.log.Info("host approved", "host", id, "name", h.Name, "by", who.Name)
 	return e.Host(ctx, who, id)
-}
-
-// changedHost tells all replicas that a host was approved or removed.
-func (e *Engine) changedHost(ctx context.Context, id string) {
-	if err := e.store.Announce(ctx, store.TopicHost, id); err != nil {
-		e.log.Warn("the other replicas cannot be told of a host, they look later", "host", id, "err", err)
-	}
 }
 
 // DeleteHost forgets a host.
@@ -289,7 +281,6 @@ func (e *Engine) DeleteHost(ctx context.Context, who api.Caller, id string) erro
 	if err := e.store.DeleteHost(ctx, id, by); err != nil {
 		return fromStore(err, "host "+id)
 	}
-	e.changedHost(ctx, id)
 	e.log.Info("host removed", "host", id, "by", who.Name)
 	return nil
 }
