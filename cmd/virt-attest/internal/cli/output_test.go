@@ -66,7 +66,7 @@ func Test_lists_come_in_every_format_and_the_empty_list_is_a_list(t *testing.T) 
 
 func Test_progress_is_a_line_for_every_tenth_where_nobody_watches(t *testing.T) {
 	var out bytes.Buffer
-	p := (&app{err: &out, progress: "auto"}).begin("pages", 20)
+	p := (&app{err: &out, progress: "plain"}).begin("pages", 20)
 	for range 20 {
 		p.step()
 	}
@@ -76,6 +76,11 @@ func Test_progress_is_a_line_for_every_tenth_where_nobody_watches(t *testing.T) 
 		t.Errorf("%q", lines)
 	}
 	out.Reset()
+	p = (&app{err: &out, progress: "auto"}).begin("pages", 20)
+	p.set(20, 20)
+	if out.Len() != 0 {
+		t.Errorf("work that was over at once: %q", out.String())
+	}
 	p = (&app{err: &out, progress: "auto", quiet: true}).begin("pages", 20)
 	p.set(20, 20)
 	p.end()
