@@ -170,7 +170,9 @@ func (e *Engine) remember(ctx context.Context, c *asked) error {
 		}
 		m.Revision, m.State = rec.Revision, rec.State
 		if state := e.decodeMachine(rec); state.Replay.Count > 0 && !state.Resync {
-			c.Resume = append(c.Resume, attest.Resume{Machine: m.ID, BootID: state.Replay.BootID, Count: state.Replay.Count})
+			r := attest.Resume{Machine: m.ID, BootID: state.Replay.BootID, Count: state.Replay.Count}
+			r.Boot = state.Boot != nil && state.Boot.BootID == r.BootID
+			c.Resume = append(c.Resume, r)
 		}
 	}
 	return nil

@@ -157,6 +157,9 @@ func (e *Engine) compare(ctx context.Context, report string, machines []string, 
 		return nil, 0, err
 	}
 	now, err := e.verdicts(ctx, s, machines, nil)
+	if errors.Is(err, errNoEvidence) {
+		return nil, 0, nil
+	}
 	if err != nil {
 		return nil, 0, err
 	}
