@@ -129,7 +129,7 @@ type HostHello struct {
 	AK       []byte            `cbor:"4,keyasint"`
 	Software []attest.Software `cbor:"5,keyasint,omitempty"`
 	VMs      []HostVM          `cbor:"6,keyasint,omitempty"` // that run there now
-	Instance []byte            `cbor:"7,keyasint,omitempty"` // random, of this run of hostd: challenges that an earlier run took come again
+	Instance []byte            `cbor:"7,keyasint,omitempty"` // random, of this connection of hostd: challenges that an earlier one took come again
 	Token    string            `cbor:"8,keyasint,omitempty"` // one-time enrolment token, of a host that nobody has approved yet
 }
 

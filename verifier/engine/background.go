@@ -18,6 +18,7 @@ import (
 func (e *Engine) background() {
 	e.supervise("notifications", e.listen)
 	e.supervise("loading", e.load)
+	e.supervise("webhooks", e.hooks)
 	e.every("challenges that nobody was told of", lookEvery, e.forgotten)
 	e.every("leases", e.lease/3, e.keepLeases)
 	e.every("answers without an owner", min(e.lease/4, takeOverEvery), e.takeOver)

@@ -15,7 +15,9 @@ import (
 
 	"virt-attest/attest"
 	"virt-attest/verifier/endorsement"
+	"virt-attest/verifier/jobs"
 	"virt-attest/verifier/store"
+	"virt-attest/verifier/webhook"
 )
 
 // Config is what an Engine works by.
@@ -31,6 +33,8 @@ type Config struct {
 	Version      string        // of the program, for the list of replicas
 	Hostname     string        // of the machine that it runs on
 	Meter        Meter         // nil: nothing is measured
+	Issuer       string        // name of this Verifier in the tokens that it signs, such as its URL; "": none
+	Webhooks     webhook.Config
 }
 
 // Engine is the Verifier at work. Its methods are safe for concurrent use.
@@ -49,6 +53,9 @@ type Engine struct {
 	plans   plans
 	stats   stats
 	docs    references
+	signing signing
+	jobs    *jobs.Queue
+	sender  *webhook.Sender
 	watched map[string]time.Time // hosts that are there, since when: of watchHosts
 	loaded  atomic.Bool
 	stage   func(stage) // told where an attestation is; tests only
@@ -117,6 +124,10 @@ func New(ctx context.Context, c Config) (*Engine, error) {
 		return nil, err
 	}
 	e.ctx, e.cancel = context.WithCancel(context.WithoutCancel(ctx))
+	if err := e.startDeferred(ctx); err != nil {
+		e.cancel()
+		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
 	e.background()
 	return e, nil
 }
@@ -141,6 +152,7 @@ func (e *Engine) Close() {
 	e.mu.Lock()
 	e.closed.Store(true)
 	e.mu.Unlock()
+	e.closeDeferred()
 	e.cancel()
 	e.wg.Wait()
 }

@@ -33,6 +33,36 @@ const (
 	maxAssigned    = 64               // reference values of one machine
 	histogramSize  = 44               // up to an hour
 
+	maxBatch      = 64 << 20 // of logs of machines that are judged again together, bytes
+	maxBatchVMs   = 64       // machines that are judged again together
+	maxNote       = 1024     // a note on a version, bytes
+	maxWord       = 64       // a tenant, an ID, bytes
+	maxCursor     = 2048     // bytes
+	maxCombos     = 4096     // of versions of documents that a basis is looked for among
+	maxGateAge    = 30 * 24 * time.Hour
+	maxWebhooks   = 64
+	maxGiveUps    = 5 // times that a receiver refuses an event before it is told no more
+	maxTopology   = 10_000
+	maxStats      = 31 * 24 * 3600 // seconds
+	maxSteps      = 1000           // of a plot
+	maxFailures   = 10             // in the overview
+	topReasons    = 10             // likewise
+	lookBack      = 200            // events that failures are looked for among
+	rateMinutes   = 5              // that the rate is of
+	minTTL        = time.Minute    // of a token
+	maxTTL        = 366 * 24 * time.Hour
+	maxLogin      = 24 * time.Hour      // of a login token
+	maxEnrol      = 30 * 24 * time.Hour // of a token for a host
+	sessionFor    = 12 * time.Hour      // a browser's session
+	keysFor       = time.Minute         // that signing keys are used as they were read before
+	keysEvery     = time.Hour
+	sweepEvery    = 5 * time.Minute // for results that are outdated and that no job judges again
+	hookEvery     = time.Minute     // webhooks are looked at, whatever notifications say
+	hookPause     = 100 * time.Millisecond
+	hookBatch     = 100 // events read at a time for a webhook
+	hostsPerChunk = 16  // hosts whose machines one task judges again
+	impactBatch   = 32  // machines that an impact is looked for among at a time
+
 	turnTimeout   = time.Minute // of one turn of background work
 	firstPause    = 100 * time.Millisecond
 	lastPause     = 30 * time.Second // of background work that fails

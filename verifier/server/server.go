@@ -272,7 +272,7 @@ func Start(ctx context.Context, conf Config, log *slog.Logger, ready func()) err
 		return err
 	}
 	defer e.Close()
-	s, err := New(ctx, conf, bridge{e}, Options{}, log)
+	s, err := New(ctx, conf, e, Options{}, log)
 	if err != nil {
 		return err
 	}
@@ -282,7 +282,7 @@ func Start(ctx context.Context, conf Config, log *slog.Logger, ready func()) err
 
 // openStore opens the database that the configuration names, and brings its tables up to date.
 func openStore(ctx context.Context, conf Config, log *slog.Logger) (*store.Store, error) {
-	c := store.Config{Path: conf.Store.Path, Chain: chain, Log: log}
+	c := store.Config{Path: conf.Store.Path, Chain: engine.Chain, Log: log}
 	if conf.Store.URL != "" {
 		c.Path, c.URL = "", conf.Store.URL
 	}

@@ -102,14 +102,3 @@ func (s *Store) TenantsOf(ctx context.Context, machines []string) (map[string]st
 	}, `SELECT machine, tenant FROM settings WHERE machine = ANY($1) AND tenant <> ''`, list(machines))
 	return m, err
 }
-
-// Announce tells the other replicas of something that is on record already.
-func (s *Store) Announce(ctx context.Context, topic Topic, key string) error {
-	return s.briefTx(ctx, func(t *tx) error {
-		t.publish(topic, key)
-		return nil
-	})
-}
-
-// TopicHost is about hosts that were enrolled, approved or removed; the key is the host's ID.
-const TopicHost Topic = "host"

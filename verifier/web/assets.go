@@ -7,7 +7,7 @@ import (
 	"fmt"
 	"html/template"
 	"io/fs"
-	"path"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -21,7 +21,7 @@ var embedded embed.FS
 
 // kinds are the content types of what is in static.
 func kindOf(file string) string {
-	switch path.Ext(file) {
+	switch filepath.Ext(file) {
 	case ".css":
 		return "text/css; charset=utf-8"
 	case ".js":
@@ -69,7 +69,7 @@ func (u *ui) loadPages() (map[string]*template.Template, error) {
 		if err != nil {
 			return nil, fmt.Errorf("web: %w", err)
 		}
-		out[strings.TrimSuffix(path.Base(file), ".html")] = t
+		out[strings.TrimSuffix(filepath.Base(file), ".html")] = t
 	}
 	return out, nil
 }
@@ -77,15 +77,15 @@ func (u *ui) loadPages() (map[string]*template.Template, error) {
 // funcs are what templates may call.
 func (u *ui) funcs() template.FuncMap {
 	return template.FuncMap{
-		"name": name, "text": text, "plain": func(s string) string { return plain(s, maxName) }, "short": short,
+		"name": name, "path": path, "text": text, "plain": func(s string) string { return plain(s, maxName) }, "short": short,
 		"stamp": stamp, "seconds": seconds, "count": count, "size": size, "percent": percent,
 		"ago":    func(t time.Time) template.HTML { return since(u.opts.Now(), t) },
 		"static": func(file string) string { return "/static/" + file + "?v=" + u.files[file].tag },
-		"digits": digits, "states": states, "word": word, "lower": strings.ToLower, "join": strings.Join,
+		"digits": digits, "plural": plural, "states": states, "word": word, "lower": strings.ToLower, "join": strings.Join,
 		"dict": dict, "icon": icon, "vmid": func(u attest.UUID) string { return u.String() },
 		"source": source, "ticks": ticks, "part": func(whole, n int) float64 { return 100 * float64(n) / float64(max(whole, 1)) },
 		"has": func(list []string, s string) bool { return slices.Contains(list, s) },
-		"add": func(a, b int) int { return a + b },
+		"add": func(a, b int) int { return a + b }, "minus": func(n int) int { return -n },
 		"sec": func(s float64) string { return span(time.Duration(s * float64(time.Second))) },
 	}
 }

@@ -50,6 +50,8 @@ func span(d time.Duration) string {
 // seconds gives a short duration with three digits.
 func seconds(s float64) string {
 	switch {
+	case s == 0:
+		return "0 s"
 	case s < 0.001:
 		return fmt.Sprintf("%.0f µs", s*1e6)
 	case s < 1:
@@ -65,6 +67,14 @@ func count(n int) string {
 		s = s[:i] + "\u202f" + s[i:]
 	}
 	return s
+}
+
+// plural gives a number with what it counts.
+func plural(n int, one string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return count(n) + " " + one + "s"
 }
 
 // size gives a number of bytes.

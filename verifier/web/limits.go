@@ -6,8 +6,9 @@ import "time"
 const (
 	maxForm     = 1 << 20              // bytes of a form, other than an uploaded document
 	maxFields   = 2000                 // values of one form field
+	maxPath     = 1024                 // characters of a path that are shown
 	maxName     = 120                  // characters of a name that are shown
-	maxText     = 2000                 // characters of a sentence that are shown
+	maxText     = 400                  // characters of a sentence that are shown
 	maxBack     = 12                   // earlier pages of a list that "Previous" remembers
 	maxQuery    = 200                  // bytes of what is searched for
 	maxEdit     = 1 << 20              // bytes of a document that can be edited as text in the browser
@@ -20,6 +21,5 @@ const (
 	maxDrawn    = 40                   // hosts drawn in the topology
 	rows        = 100                  // of a list's page
 	steps       = 120                  // points of a plot
-	session     = 12 * time.Hour       // that a browser keeps its session cookie
 	remembered  = 365 * 24 * time.Hour // that it keeps its theme
 )

@@ -144,25 +144,25 @@ type reportData struct {
 	Verified *api.Reverified
 }
 
-// bar is a step's place in the whole, in thousandths.
+// bar is a step's place in the whole, in thousandths, and how long it took. A Step's time is that since the first one.
 type bar struct {
 	api.Step
+	Took     float64
 	X, Width float64
 }
 
 func bars(steps []api.Step) []bar {
-	sum := 0.0
-	for _, s := range steps {
-		sum += max(s.Seconds, 0)
-	}
 	var out []bar
-	at := 0.0
+	whole, at := 0.0, 0.0
 	for _, s := range steps {
-		b := bar{Step: s}
-		if sum > 0 {
-			b.X, b.Width = 1000*at/sum, max(1000*max(s.Seconds, 0)/sum, 2)
+		whole = max(whole, s.Seconds)
+	}
+	for _, s := range steps {
+		b := bar{Step: s, Took: max(s.Seconds-at, 0)}
+		if whole > 0 {
+			b.X, b.Width = min(1000*at/whole, 997), max(1000*b.Took/whole, 3)
 		}
-		at += max(s.Seconds, 0)
+		at = max(at, s.Seconds)
 		out = append(out, b)
 	}
 	return out

@@ -1,6 +1,7 @@
 package web
 
 import (
+	"fmt"
 	"html/template"
 	"net/http"
 	"net/url"
@@ -19,6 +20,25 @@ type overviewData struct {
 	Success            []float64 // of the last hours, oldest first
 }
 
+// Lead answers the first question in one sentence.
+func (d overviewData) Lead() string {
+	vms, hosts := d.VMDonut.Total-d.VMs[appraise.Trusted], d.HostDonut.Total-d.Hosts[appraise.Trusted]
+	switch {
+	case d.Guide != nil:
+		return "Three steps lead to the first verdict."
+	case vms+hosts == 0:
+		return "Every host and every VM is TRUSTED."
+	case hosts == 0:
+		return fmt.Sprintf("Every host is TRUSTED; %s of %s VMs are not.", count(vms), count(d.VMDonut.Total))
+	}
+	return fmt.Sprintf("%s of %s hosts and %s of %s VMs are not TRUSTED.", count(hosts), count(d.HostDonut.Total), count(vms), count(d.VMDonut.Total))
+}
+
+// Fine says whether there is nothing to do.
+func (d overviewData) Fine() bool {
+	return d.VMDonut.Total+d.HostDonut.Total == d.VMs[appraise.Trusted]+d.Hosts[appraise.Trusted]
+}
+
 // Spark draws Success.
 func (d overviewData) Spark() template.HTML { return spark(d.Success) }
 
@@ -34,7 +54,7 @@ func (c *call) overview() error {
 	if err != nil {
 		return err
 	}
-	d := overviewData{Overview: o, HostDonut: newDonut("hosts", "/hosts", o.Hosts), VMDonut: newDonut("VMs", "/vms", o.VMs)}
+	d := overviewData{Overview: o, HostDonut: newDonut("Hosts", "/hosts", o.Hosts), VMDonut: newDonut("VMs", "/vms", o.VMs)}
 	if o.Alerts > 0 {
 		if d.Alerting, err = c.svc.Alerts(ctx, c.who, false); err != nil {
 			return err

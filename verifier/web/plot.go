@@ -41,12 +41,23 @@ func plots(s *api.Stats) []plot {
 		{Key: "queue", Title: "Challenges under way", Unit: "", Lines: []curve{{"challenges", s.Series.Queue}}, show: number},
 		{Key: "per_quote", Title: "VMs per quote of a host's TPM", Unit: "VMs", Lines: []curve{{"VMs", s.Series.PerQuote}}, show: number},
 		{Key: "entries", Title: "New IMA entries per second", Unit: "1/s", Lines: []curve{{"entries", s.Series.Entries}}, show: number},
-		{Key: "bytes", Title: "Evidence received per second", Unit: "B/s", Lines: []curve{{"bytes", s.Series.Bytes}}, show: func(v float64) string { return size(int(v)) }},
+		{Key: "bytes", Title: "Evidence received per second", Unit: "B/s", Lines: []curve{{"bytes", s.Series.Bytes}}, show: decimal},
 	}
 	for i := range list {
 		list[i].From, list[i].Step = s.From, s.Step
 	}
 	return list
+}
+
+// decimal gives bytes in powers of ten, as axes have them.
+func decimal(v float64) string {
+	for _, u := range []string{"B", "kB", "MB", "GB"} {
+		if v < 1000 {
+			return strconv.FormatFloat(v, 'g', 3, 64) + " " + u
+		}
+		v /= 1000
+	}
+	return strconv.FormatFloat(v, 'g', 3, 64) + " TB"
 }
 
 // points is how many values a plot has.
@@ -140,10 +151,12 @@ func (p plot) times(out *picture, n int) {
 		layout = "01-02 15:04"
 	}
 	const marks = 5
+	anchors := [marks + 1]string{"start", "middle", "middle", "middle", "middle", "end"}
 	for i := range marks + 1 {
 		x := plotLeft + plotW*float64(i)/marks
 		t := p.From.Add(time.Duration(p.Step * float64(n) * float64(i) / marks * float64(time.Second)))
-		out.add(`<line class="axis" x1="%.1f" x2="%.1f" y1="%d" y2="%d"/><text x="%.1f" y="%d" text-anchor="middle">%s</text>`, x, x, plotTop+plotH, plotTop+plotH+4, x, plotTop+plotH+18, t.UTC().Format(layout))
+		out.add(`<line class="axis" x1="%.1f" x2="%.1f" y1="%d" y2="%d"/><text x="%.1f" y="%d" text-anchor="%s">%s</text>`,
+			x, x, plotTop+plotH, plotTop+plotH+4, x, plotTop+plotH+18, anchors[i], t.UTC().Format(layout))
 	}
 	out.add(`<line class="axis" x1="%d" x2="%d" y1="%d" y2="%d"/>`, plotLeft, plotLeft+plotW, plotTop+plotH, plotTop+plotH)
 }

@@ -79,6 +79,9 @@ func name(s string) template.HTML {
 	return "<bdi>" + visible(s, maxName) + "</bdi>"
 }
 
+// path gives a file's path, or what else is long and of one piece.
+func path(s string) template.HTML { return "<bdi>" + visible(s, maxPath) + "</bdi>" }
+
 // text gives a sentence that may quote what a guest or a host said.
 func text(s string) template.HTML { return visible(s, maxText) }
 

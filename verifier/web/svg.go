@@ -87,7 +87,7 @@ func (d donut) SVG() template.HTML {
 	if d.Total > 0 {
 		middle = percent(d.Trusted())
 	}
-	p.add(`<text class="big" x="60" y="62" text-anchor="middle">%s</text><text class="small" x="60" y="76" text-anchor="middle">trusted</text></svg>`, middle)
+	p.add(`<text class="big" x="60" y="63" text-anchor="middle">%s</text><text class="small" x="60" y="76" text-anchor="middle">trusted</text></svg>`, middle)
 	return p.html()
 }
 

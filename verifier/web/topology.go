@@ -47,11 +47,12 @@ func (c *call) topology() error {
 
 // Geometry of a host's picture, in its own units.
 const (
-	vmWidth, vmHeight = 176, 34
-	vmGapX, vmGapY    = 12, 10
-	vmsLeft           = 300
+	vmWidth, vmHeight = 200, 34
+	vmGapX, vmGapY    = 12, 20
+	vmsLeft           = 250
 	vmColumns         = 4
-	hostWidth         = 200
+	hostWidth         = 206
+	rail              = 10 // above a row of VMs
 )
 
 // pick chooses the VMs that are drawn one by one: all of a small host, else those that are not all right.
@@ -70,7 +71,8 @@ func pick(vms []api.TopologyVM) (drawn []api.TopologyVM, rest api.Counts) {
 	return drawn, rest
 }
 
-// drawHost draws a host at the left, its VMs at the right, and a line for each link: unbroken where the link is proven.
+// drawHost draws a host at the left and rows of its VMs at the right. A rail runs above each row, and a short line from it
+// to each VM is the link: unbroken where it is proven.
 func drawHost(h api.TopologyHost) hostDrawing {
 	drawn, rest := pick(h.VMs)
 	boxes := len(drawn)
@@ -78,18 +80,18 @@ func drawHost(h api.TopologyHost) hostDrawing {
 		boxes++
 	}
 	lines := max(1, (boxes+vmColumns-1)/vmColumns)
-	tall := max(lines*(vmHeight+vmGapY)+8, 64)
+	tall := max(lines*(vmHeight+vmGapY)+8, 62)
 	wide := vmsLeft + vmColumns*(vmWidth+vmGapX)
 	var p picture
 	p.add(`<svg class="topo" viewBox="0 0 %d %d" width="%d" height="%d" role="group" aria-label="host %s and its VMs">`, wide, tall, wide, tall, plain(h.Name, maxName))
-	y := 4
-	p.add(`<a href="/hosts/%s" class="node s-%s"><rect x="2" y="%d" width="%d" height="48" rx="6"/>`, url.PathEscape(h.ID), strings.ToLower(string(h.State)), y, hostWidth)
-	p.add(`<use href="#%s" x="12" y="%d" width="18" height="18"/><text x="36" y="%d" class="nm">%s</text>`, icon(h.State), y+7, y+21, clip(plain(h.Name, maxName), 22))
+	p.rails(boxes)
+	p.add(`<a href="/hosts/%s" class="node s-%s"><rect x="2" y="4" width="%d" height="48" rx="6"/>`, url.PathEscape(h.ID), strings.ToLower(string(h.State)), hostWidth)
+	p.add(`<use href="#%s" x="12" y="11" width="18" height="18"/><text x="36" y="25" class="nm">%s</text>`, icon(h.State), clip(plain(h.Name, maxName), 20))
 	online := "connected"
 	if !h.Online {
 		online = "not connected"
 	}
-	p.add(`<text x="12" y="%d" class="st">%s, %s, %d VMs</text><title>%s</title></a>`, y+40, h.State, online, len(h.VMs), plain(h.Name, maxName))
+	p.add(`<text x="12" y="44" class="st">%s, %s, %d VMs</text><title>%s</title></a>`, h.State, online, len(h.VMs), plain(h.Name, maxName))
 	for i, v := range drawn {
 		x, y := place(i)
 		p.link(x, y, v.Link)
@@ -109,27 +111,26 @@ func drawHost(h api.TopologyHost) hostDrawing {
 }
 
 func place(i int) (x, y int) {
-	return vmsLeft + (i%vmColumns)*(vmWidth+vmGapX), 4 + (i/vmColumns)*(vmHeight+vmGapY)
+	return vmsLeft + (i%vmColumns)*(vmWidth+vmGapX), 4 + rail + 6 + (i/vmColumns)*(vmHeight+vmGapY)
 }
 
-// link draws the line to the VM at x, y. A link that is not proven is dashed, and has a cross on it.
+// rails draws the lines from the host along its rows of boxes.
+func (p *picture) rails(boxes int) {
+	for first := 0; first < boxes; first += vmColumns {
+		_, y := place(first)
+		x, _ := place(min(first+vmColumns, boxes) - 1)
+		p.add(`<path class="rail" fill="none" d="M%d 14H%d V%d H%d"/>`, hostWidth+2, hostWidth+20, y-rail, x+vmWidth/2)
+	}
+}
+
+// link draws the line to the VM at x, y. One that is not proven is dashed, and has a cross on it.
 func (p *picture) link(x, y int, ok bool) {
-	class := "link ok"
-	if !ok {
-		class = "link broken"
+	x += vmWidth / 2
+	if ok {
+		p.add(`<path class="link ok" d="M%d %dV%d"/>`, x, y-rail, y)
+		return
 	}
-	my, bus := y+vmHeight/2, vmsLeft-30
-	fromX, fromY := hostWidth+2, 28
-	if x > vmsLeft { // to the later columns the line runs below the boxes before
-		my = y + vmHeight + vmGapY/2
-		p.add(`<path class="%s" fill="none" d="M%d %d H%d V%d H%d V%d"/>`, class, fromX, fromY, bus, my, x+12, y+vmHeight)
-	} else {
-		p.add(`<path class="%s" fill="none" d="M%d %d H%d V%d H%d"/>`, class, fromX, fromY, bus, my, x)
-	}
-	if !ok {
-		cx, cy := x-8, my
-		p.add(`<path class="cross" d="M%d %d l8 8 m0 -8 l-8 8"><title>the link between VM and host is not proven</title></path>`, cx-4, cy-4)
-	}
+	p.add(`<path class="link broken" d="M%d %dV%d"/><path class="cross" d="M%d %dl8 8m0-8l-8 8"><title>the link between VM and host is not proven</title></path>`, x, y-rail, y, x-4, y-rail+1)
 }
 
 func (p *picture) vm(x, y int, v api.TopologyVM) {

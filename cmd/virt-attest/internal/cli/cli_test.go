@@ -2,6 +2,7 @@ package cli
 
 import (
 	"slices"
+	"strings"
 	"testing"
 
 	"virt-attest/verifier/appraise"
@@ -35,6 +36,20 @@ func Test_verdict_exits_by_the_worst_state(t *testing.T) {
 	} {
 		if got := exitCode(verdict(c.states)); got != c.want {
 			t.Errorf("%v: exit status %d, want %d", c.states, got, c.want)
+		}
+	}
+}
+
+func Test_a_verb_may_be_spelled_as_virsh_does_after_any_option(t *testing.T) {
+	root := new(app).root()
+	for in, want := range map[string]string{
+		"rim-create web": "rim create web", "--json host-list": "--json host list", "--config f host-list": "--config f host list",
+		"-V unix:///x -q alert-ack 1": "-V unix:///x -q alert ack 1", "-c=x rim-list": "-c=x rim list", "-o name rim-list": "-o name rim list",
+		"info host-1": "info host-1", "--progress rim-x list": "--progress rim-x list", "list": "list", "": "", "-c": "-c", "host-": "host ",
+	} {
+		got := splitVerb(strings.Split(in, " "), func(word string) bool { return takesValue(root, word) })
+		if strings.Join(got, " ") != want {
+			t.Errorf("%q: %q, want %q", in, got, want)
 		}
 	}
 }

@@ -87,7 +87,7 @@ func (a *app) evidence(ctx context.Context, client *api.Client, m *machine) ([]b
 	}
 	ev, err := attest.DecodeEvidence(b)
 	if err != nil {
-		return nil, nil, nil, err
+		return nil, nil, nil, fail(exitBug, "the Verifier's newest evidence of '%s' cannot be read: %v", clean(m.name), err)
 	}
 	if m.isHost {
 		return b, ev, nil, nil
