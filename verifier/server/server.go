@@ -18,6 +18,8 @@ import (
 	"virt-attest/verifier/api"
 	"virt-attest/verifier/engine"
 	"virt-attest/verifier/store"
+	"virt-attest/verifier/web"
+	"virt-attest/verifier/webhook"
 )
 
 // Backend is what a Server serves.
@@ -267,17 +269,31 @@ func Start(ctx context.Context, conf Config, log *slog.Logger, ready func()) err
 	e, err := engine.New(ctx, engine.Config{Store: st, Log: log, Lifetime: time.Duration(conf.Verdict.Lifetime),
 		HostLifetime: time.Duration(conf.Verdict.HostLifetime), Workers: conf.Limits.Workers, EKIssuers: conf.Hosts.EKIssuers,
 		Retention: store.Retention{Reports: conf.Store.Reports, Evidence: conf.Store.Evidence, Age: time.Duration(conf.Store.Age), Events: time.Duration(conf.Store.Events)},
-		Version:   version.Version, Hostname: name})
+		Version:   version.Version, Hostname: name, Webhooks: webhook.Config{InsecureHTTP: conf.Webhooks.InsecureHTTP, InsecureLocal: conf.Webhooks.InsecureLocal}})
 	if err != nil {
 		return err
 	}
 	defer e.Close()
-	s, err := New(ctx, conf, e, Options{}, log)
+	opts, err := pageOf(e, log)
+	if err != nil {
+		return err
+	}
+	s, err := New(ctx, conf, e, opts, log)
 	if err != nil {
 		return err
 	}
 	ready()
 	return s.Run(ctx)
+}
+
+// pageOf makes the web page.
+func pageOf(svc api.Service, log *slog.Logger) (Options, error) {
+	doc, err := OpenAPI()
+	if err != nil {
+		return Options{}, err
+	}
+	h, err := web.New(svc, web.Options{OpenAPI: doc, Version: version.Version, Log: log})
+	return Options{Web: h}, err
 }
 
 // openStore opens the database that the configuration names, and brings its tables up to date.
