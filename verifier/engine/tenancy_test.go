@@ -173,7 +173,10 @@ func TestService_says_the_same_of_what_is_not_there_and_of_what_is_somebody_else
 		"log":      func(id string) error { _, err := r.MachineIMA(t.Context(), who, id); return err },
 		"identity": func(id string) error { _, err := r.Identity(t.Context(), who, id); return err },
 		"reports":  func(id string) error { _, err := r.Reports(t.Context(), who, id, api.Page{}); return err },
-		"gate":     func(id string) error { _, err := r.Gate(t.Context(), who, api.GateRequest{VM: id, MaxAge: 60}); return err },
+		"gate": func(id string) error {
+			_, err := r.Gate(t.Context(), who, api.GateRequest{VM: id, MaxAge: 60})
+			return err
+		},
 	} {
 		there, not := f(vm.uuid.String()), f(attest.UUID{15: 77}.String())
 		if !errors.Is(there, ErrNotFound) || !errors.Is(not, ErrNotFound) ||
