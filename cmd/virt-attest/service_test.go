@@ -38,7 +38,7 @@ type sample struct {
 	*apitest.Fake
 	mu      sync.Mutex
 	changed map[string]appraise.State // by name
-	real    *real
+	real    *genuine
 }
 
 // VM gives a VM as the script wants it.
@@ -178,4 +178,3 @@ func fileMode(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("%s has mode %s, want %s", args[1], got, args[0])
 	}
 }
-
