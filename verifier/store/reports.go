@@ -1,9 +1,12 @@
 package store
 
 import (
+	"bytes"
 	"context"
 	"database/sql"
 	"encoding/json"
+	"errors"
+	"slices"
 	"time"
 
 	"virt-attest/attest"
@@ -31,26 +34,63 @@ func (s *Store) Evidence(ctx context.Context, report string) (*attest.Evidence, 
 	return attest.DecodeEvidence(b)
 }
 
-// NewestEvidence gives the ID of the newest report whose Evidence is kept and holds the machine.
-func (s *Store) NewestEvidence(ctx context.Context, machine string) (id string, err error) {
-	err = s.one(ctx, opTimeout, `SELECT m.report FROM report_machines m JOIN evidence e ON e.report = m.report
-		WHERE m.machine = $1 AND m.boot_id <> '' ORDER BY m.created DESC, m.report LIMIT 1`, []any{machine}, &id)
-	return id, err
+// reportAbout is a report with what it says of one machine.
+type reportAbout struct {
+	api.ReportInfo
+	about
+	evidence bool
 }
 
-// NewestEvidences is NewestEvidence for many machines; those without are left out.
-func (s *Store) NewestEvidences(ctx context.Context, machines []string) (map[string]string, error) {
-	m := make(map[string]string, len(machines))
-	for _, id := range machines {
-		report, err := s.NewestEvidence(ctx, id)
-		switch {
-		case err == nil:
-			m[id] = report
-		case err != ErrNotFound:
-			return nil, err
+// reportsAbout hands the reports about a machine to f, newest first, until f has enough. They are found by the hosts
+// that the machine is or was on.
+func (s *Store) reportsAbout(ctx context.Context, machine string, f func(reportAbout) bool) error {
+	enough := errors.New("enough")
+	err := s.each(ctx, bulkTimeout, func(r *sql.Rows) error {
+		var v reportAbout
+		var created, scheme int64
+		var kept int
+		var all []about
+		var b []byte
+		if err := r.Scan(&v.ID, &v.Host, &created, &scheme, &b, &kept); err != nil {
+			return err
 		}
+		if !bytes.Contains(b, []byte(`"`+machine+`"`)) {
+			return nil
+		}
+		if err := json.Unmarshal(b, &all); err != nil {
+			return err
+		}
+		i := slices.IndexFunc(all, func(a about) bool { return a.Machine == machine })
+		if i < 0 {
+			return nil
+		}
+		v.about, v.evidence = all[i], kept == 1
+		v.Time, v.ReportInfo.State, v.Scheme, v.Evidence = fromMillis(created), all[i].State, attest.Scheme(scheme), v.evidence
+		if !f(v) {
+			return enough
+		}
+		return nil
+	}, `SELECT r.id, r.host, r.created, r.scheme, r.about, CASE WHEN e.report IS NULL THEN 0 ELSE 1 END FROM reports r LEFT JOIN evidence e ON e.report = r.id
+		WHERE r.host IN (SELECT host FROM results WHERE machine = $1 UNION SELECT host FROM vtpms WHERE uuid = $1 UNION SELECT host FROM events WHERE machine = $1)
+		ORDER BY r.created DESC, r.id`, machine)
+	if errors.Is(err, enough) {
+		return nil
 	}
-	return m, nil
+	return err
+}
+
+// NewestEvidence gives the ID of the newest report whose Evidence is kept and holds the machine.
+func (s *Store) NewestEvidence(ctx context.Context, machine string) (id string, err error) {
+	err = s.reportsAbout(ctx, machine, func(r reportAbout) bool {
+		if r.evidence && r.Boot != "" {
+			id = r.ID
+		}
+		return id == ""
+	})
+	if err == nil && id == "" {
+		err = ErrNotFound
+	}
+	return id, err
 }
 
 // Reports lists the reports on record that say something about a machine, newest first.
@@ -60,28 +100,25 @@ func (s *Store) Reports(ctx context.Context, machine string, p api.Page) (*api.L
 	if err != nil {
 		return nil, err
 	}
-	if err := s.one(ctx, opTimeout, `SELECT COUNT(*) FROM report_machines WHERE machine = $1 AND state <> ''`, []any{machine}, &l.Total); err != nil {
-		return nil, err
-	}
 	n := pageSize(p)
-	l.Items, err = listOf(ctx, s, scanReportInfo, `SELECT m.report, r.host, m.created, m.state, r.scheme, CASE WHEN e.report IS NULL THEN 0 ELSE 1 END
-		FROM report_machines m JOIN reports r ON r.id = m.report LEFT JOIN evidence e ON e.report = m.report
-		WHERE m.machine = $1 AND m.state <> '' AND (m.created < $2 OR m.created = $2 AND m.report > $3) ORDER BY m.created DESC, m.report LIMIT $4`, machine, at, id, n+1)
-	if len(l.Items) > n {
-		l.Items = l.Items[:n]
-		last := l.Items[n-1]
-		l.Next = cursor(last.Time.UnixMilli(), last.ID)
-	}
+	err = s.reportsAbout(ctx, machine, func(r reportAbout) bool {
+		if r.about.State == "" {
+			return true
+		}
+		l.Total++
+		created := r.Time.UnixMilli()
+		if created > at || created == at && r.ID <= id {
+			return true
+		}
+		if len(l.Items) < n {
+			l.Items = append(l.Items, r.ReportInfo)
+		} else if l.Next == "" {
+			last := l.Items[n-1]
+			l.Next = cursor(last.Time.UnixMilli(), last.ID)
+		}
+		return true
+	})
 	return l, err
-}
-
-func scanReportInfo(r *sql.Rows) (v api.ReportInfo, err error) {
-	var created, scheme int64
-	var state string
-	var kept int
-	err = r.Scan(&v.ID, &v.Host, &created, &state, &scheme, &kept)
-	v.Time, v.State, v.Scheme, v.Evidence = fromMillis(created), appraise.State(state), attest.Scheme(scheme), kept == 1
-	return v, err
 }
 
 // Record is a result on record with what it takes to say what it counts for now (evaluate.Current).

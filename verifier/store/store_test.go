@@ -315,8 +315,10 @@ func TestStore_on_a_full_disk_fails_and_recovers(t *testing.T) {
 	s := newSQLite(t).open(t)
 	must(t, s.PutHost(t.Context(), host("h1"), nil, ""))
 	limit := func(pages int) {
-		_, err := s.write.ExecContext(t.Context(), fmt.Sprintf("PRAGMA max_page_count = %d", pages))
-		must(t, err)
+		must(t, s.tx(t.Context(), opTimeout, func(t *tx) error {
+			_, err := t.ExecContext(t.ctx, fmt.Sprintf("PRAGMA max_page_count = %d", pages))
+			return err
+		}))
 	}
 	limit(1)
 	o := outcome(1, t0)
