@@ -172,3 +172,37 @@ func TestBootLog_on_record_is_judged_by_a_policy_of_later(t *testing.T) {
 		}
 	}
 }
+
+func TestBootLog_that_rules_of_later_allow_is_kept_from_the_evidence_that_brought_it(t *testing.T) {
+	v := newVerifier(t)
+	m := newVM(1)
+	h := v.host("host1", m)
+	var sent bootLogs
+	sent.watch(h)
+	v.bootPolicy("rules", "linux")
+	must(t, v.PutSettings(t.Context(), m.uuid.String(), api.Settings{Policy: "rules", RIMs: []string{"good"}}))
+	for range 2 {
+		wantEvents(t, "rules that do not allow it", v.attest(attest.SchemeSEPA, "host1").VMs[0], appraise.Untrusted)
+	}
+	v.bootPolicy("rules", "pc")
+	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+		r, err := v.VM(t.Context(), m.uuid.String())
+		must(t, err)
+		if r.Result.State == appraise.Trusted {
+			break
+		}
+		if time.Now().After(end) {
+			t.Fatalf("%+v", r.Result)
+		}
+	}
+	r := v.attest(attest.SchemeSEPA, "host1")
+	wantEvents(t, "rules that allow it", r.VMs[0], appraise.Trusted)
+	sent.want(t, "once it is in order", false, false)
+	b, err := v.ReportEvidence(t.Context(), r.ID)
+	must(t, err)
+	whole, err := attest.DecodeEvidence(b)
+	must(t, err)
+	if !bytes.Equal(whole.VMs[0].BootLog, m.boot.Data) {
+		t.Errorf("saved evidence has a boot log of %d bytes", len(whole.VMs[0].BootLog))
+	}
+}
