@@ -22,7 +22,7 @@ type Outcome struct {
 	Advances   []Advance        // of machines whose measurements were proven further
 	VTPMs      []VTPM           // that were linked
 	Left       []attest.UUID    // VMs that the host proved not to run
-	Generation int64            // Subjects gave it with what was appraised by
+	Generation int64            // Subjects gave it with what was appraised by; 0: by nothing
 	Alerts     []api.Alert      // that the machines' verdicts call for now: code, machine, text, hint. Others of theirs are closed
 }
 

@@ -207,15 +207,18 @@ func (a *app) versionCmd() *cobra.Command {
 // asked turns the Verifier's refusal into an exit code.
 func asked(err error) error {
 	var p *api.Problem
+	var known *exitError
 	switch {
 	case err == nil:
 		return nil
+	case errors.As(err, &known): // of what was done with an answer
+		return err
 	case errors.As(err, &p) && p.Status == http.StatusNotFound:
 		return fail(exitWrongState, "%s", said(p))
 	case errors.As(err, &p) && (p.Status == http.StatusUnauthorized || p.Status == http.StatusForbidden):
 		return fail(exitConfig, "the Verifier does not let you: %s", said(p))
-	case errors.As(err, &p) && p.Status == http.StatusServiceUnavailable:
-		return fail(exitWrongState, "the Verifier is not ready: %s", said(p))
+	case errors.As(err, &p) && (p.Status == http.StatusServiceUnavailable || p.Status == http.StatusTooManyRequests):
+		return fail(exitWrongState, "the Verifier cannot do it now: %s", said(p))
 	case errors.As(err, &p) && p.Status < 500:
 		return fail(exitUsage, "%s", said(p))
 	case errors.As(err, &p):
