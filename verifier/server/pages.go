@@ -10,6 +10,9 @@ import (
 	"virt-attest/verifier/api"
 )
 
+// pagePattern is what requests for the web page are counted as.
+const pagePattern = "web page"
+
 // names reports whether a Host header is one of ours on listen.web: this machine by its very name or address,
 // or a configured name.
 func (s *Server) names(host string) bool {
