@@ -24,14 +24,14 @@ func (m meter) Stage(stage string, took time.Duration) {
 
 func (m meter) Quote(vms int, entries uint64, bytes int) {
 	m.Metrics.Quote(vms)
-	m.Metrics.Evidence(bytes)
+	m.Evidence(bytes)
 	m.Appraised(int(entries))
 }
 
 func (m meter) NonceIssued()                  { m.Issued() }
 func (m meter) NonceExpired()                 { m.Expired(1) }
 func (m meter) EvidenceAge(age time.Duration) { m.Replaced(age) }
-func (m meter) Queue(n int)                   { m.Metrics.Pending(n) }
+func (m meter) Queue(n int)                   { m.Pending(n) }
 func (m meter) Panic(string)                  { m.Metrics.Panic() }
 
 // snapshot gives what is true of the whole Verifier when somebody scrapes.
