@@ -144,16 +144,31 @@ func (c *check) eventDigest(e *eventlog.Event) string {
 }
 
 // withoutBootLog handles a machine that sent none. One that was not asked for it, since the log of
-// this boot had been in order, is asked again before anything is said against it.
+// this boot had been in order, is asked before anything is said against it.
 func (c *check) withoutBootLog() {
 	if !c.s.Policy.BootLogRequired && c.s.Policy.BootEvents == nil {
 		return
 	}
-	r := Reason{Code: CodeBootLog, Text: "no TCG event log came with the evidence", Hint: "The kernel offers it below /sys/kernel/security/tpm0 if the firmware made one."}
-	if b := c.s.Prior.Boot; b != nil && b.BootID == c.ima.BootID && b.BootID != "" {
-		r.state, r.Text = Pending, "the policy, reference values or boot PCRs have changed since the TCG event log came: it is asked for with the next challenge"
+	if c.withheld() {
+		c.askBootLog()
+		return
 	}
-	c.add(r)
+	c.add(Reason{Code: CodeBootLog, Text: "no TCG event log came with the evidence", Hint: "The kernel offers it below /sys/kernel/security/tpm0 if the firmware made one."})
+}
+
+// withheld reports whether the machine may have left the boot log out because it was not asked for it: the one of this boot
+// was in order, by a policy or reference values that have changed since.
+func (c *check) withheld() bool {
+	b := c.s.Prior.Boot
+	return len(c.bootLog) == 0 && b != nil && b.BootID == c.ima.BootID && b.PCRs == c.bootPCRs() && !c.recalled
+}
+
+// askBootLog says once that the verdict waits for the boot log; the next state asks for it.
+func (c *check) askBootLog() {
+	if slices.ContainsFunc(c.reasons, func(r Reason) bool { return r.Code == CodeBootLog && r.state == Pending }) {
+		return
+	}
+	c.add(Reason{Code: CodeBootLog, state: Pending, Text: "the policy or reference values have changed since the TCG event log came: it is asked for with the next challenge"})
 }
 
 func (c *check) recallNotes() {

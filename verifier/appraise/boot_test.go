@@ -209,6 +209,21 @@ func TestAppraise_takes_listed_boot_events_for_a_PCR_whatever_their_order(t *tes
 	for _, boot := range []func(b *box){events("a", "b"), events("b", "a")} {
 		check(t, judge(boot, nil), trusted)
 	}
+	t.Run("a log that was not asked for is asked for after a change of reference values", func(t *testing.T) {
+		w := newWorld(t)
+		w.vm.firmware()
+		events("b", "a")(w.vm)
+		w.vm.ima.Boot()
+		w.edit(func(s *appraise.Subject) { s.RIMs = rim.Set{byEvents} })
+		w.expect(trusted)
+		w.edit(func(s *appraise.Subject) { s.RIMs = append(rim.Set{byEvents}, w.in.Host.RIMs...) })
+		w.change = func(in *appraise.Input) { in.Evidence.VMs[0].BootLog = nil }
+		w.expect(appraise.Pending, appraise.CodeBootLog)
+		if w.in.VMs[vm1].Prior.Boot != nil {
+			t.Error("it is not asked for")
+		}
+		w.expect(trusted)
+	})
 	r := judge(events("a", "evil", "b"), nil)
 	check(t, r, untrusted, appraise.CodePCRMismatch)
 	if !strings.Contains(r.Reasons[0].Text, "event 12 of the TCG event log, EV_IPL with digest sha256:") {

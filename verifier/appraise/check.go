@@ -157,6 +157,10 @@ func (c *check) register(bank attest.PCRBank, index uint8) bool {
 	if ok {
 		return true
 	}
+	if why != "" && c.withheld() {
+		c.askBootLog()
+		return true
+	}
 	var allowed []string
 	for i, w := range want {
 		if i == maxValues {

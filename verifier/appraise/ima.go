@@ -111,12 +111,14 @@ func after(seg attest.LogSegment, count uint64) (attest.LogSegment, bool) {
 // unexplained reports a log that does not lead to the quoted PCR 10. The next one is wanted whole.
 func (c *check) unexplained(err error) {
 	pcr := uint8(measurement.IMAPCR)
-	if c.ima.From > 0 && c.ima.From < c.s.Prior.Replay.Count && c.behind(err.Error()) {
+	var e *measurement.Error
+	known := errors.As(err, &e)
+	early := known && (e.Kind == measurement.KindShort || e.Kind == measurement.KindNotReached)
+	if early && c.ima.From > 0 && c.ima.From < c.s.Prior.Replay.Count && c.behind(e.Text) {
 		return
 	}
 	r := Reason{Code: CodeIMALog, PCR: &pcr, Text: err.Error(), Hint: "The log was cut, changed or put together from two boots, or it was read before the quote was made."}
-	var e *measurement.Error
-	if errors.As(err, &e) {
+	if known {
 		r.Entry, r.Text = &e.Index, fmt.Sprintf("the IMA log does not explain PCR 10: entry %d: %s", e.Index, e.Text)
 	}
 	c.add(r)

@@ -138,6 +138,19 @@ func TestAppraise_calls_an_answer_behind_what_is_proven_stale_exactly_if_it_was_
 	}
 }
 
+func TestAppraise_does_not_excuse_a_forged_log_because_another_answer_came_first(t *testing.T) {
+	w := settle(t, true)
+	fill(w.vm, 2)
+	early := w.ask(5)
+	late := w.ask(5)
+	check(t, w.arrive(late), trusted)
+	early.ev.IMA.Data[len(early.ev.IMA.Data)-2] ^= 1
+	early.vm.Banks = measuretest.With(early.vm.Banks, attest.SHA256, 10, make([]byte, 32))
+	check(t, w.arrive(early), untrusted, appraise.CodeIMALog)
+	early.ev.IMA.Data = []byte("garbage")
+	check(t, w.arrive(early), untrusted, appraise.CodeIMALog)
+}
+
 func TestAppraise_calls_an_overtaken_answer_of_the_boot_before_stale(t *testing.T) {
 	for _, hypa := range []bool{false, true} {
 		w := settle(t, hypa)

@@ -84,21 +84,27 @@ func TestVerify_names_the_first_entry_that_was_tampered_with(t *testing.T) {
 		kind   audit.Kind
 		seq    int64
 	}{
-		"nothing":         {func(l []audit.Entry) []audit.Entry { return l }, "", 0},
-		"actor":           {func(l []audit.Entry) []audit.Entry { l[4].Actor = "cn:bob"; return l }, audit.KindChanged, 5},
-		"time":            {func(l []audit.Entry) []audit.Entry { l[4].Time = l[4].Time.Add(time.Microsecond); return l }, audit.KindChanged, 5},
-		"detail":          {func(l []audit.Entry) []audit.Entry { l[4].Detail = json.RawMessage(`{"version":4}`); return l }, audit.KindChanged, 5},
-		"detail removed":  {func(l []audit.Entry) []audit.Entry { l[4].Detail = nil; return l }, audit.KindChanged, 5},
-		"detail respelt":  {func(l []audit.Entry) []audit.Entry { l[4].Detail = append(l[4].Detail, ' '); return l }, audit.KindMalformed, 5},
-		"moved text":      {func(l []audit.Entry) []audit.Entry { l[4].Actor, l[4].Action = "cn:alicer", "im.activate"; return l }, audit.KindChanged, 5},
-		"hash":            {func(l []audit.Entry) []audit.Entry { l[4].Hash[0]++; return l }, audit.KindChanged, 5},
-		"removed":         {func(l []audit.Entry) []audit.Entry { return slices.Delete(l, 4, 6) }, audit.KindMissing, 5},
-		"first removed":   {func(l []audit.Entry) []audit.Entry { return l[1:] }, audit.KindMissing, 1},
-		"swapped":         {func(l []audit.Entry) []audit.Entry { l[4], l[5] = l[5], l[4]; return l }, audit.KindMissing, 5},
-		"repeated":        {func(l []audit.Entry) []audit.Entry { return slices.Insert(l, 5, l[4]) }, audit.KindOrder, 6},
-		"changed, hashed": {func(l []audit.Entry) []audit.Entry { remake(l, 4, l[3].Head(), func(e *audit.Entry) { e.Actor = "x" }); return l }, audit.KindReplaced, 5},
-		"another first":   {func(l []audit.Entry) []audit.Entry { remake(l, 0, audit.Head{Hash: l[3].Hash}, func(*audit.Entry) {}); return l }, audit.KindReplaced, 1},
-		"no actor":        {func(l []audit.Entry) []audit.Entry { l[4].Actor = ""; return l }, audit.KindMalformed, 5},
+		"nothing":        {func(l []audit.Entry) []audit.Entry { return l }, "", 0},
+		"actor":          {func(l []audit.Entry) []audit.Entry { l[4].Actor = "cn:bob"; return l }, audit.KindChanged, 5},
+		"time":           {func(l []audit.Entry) []audit.Entry { l[4].Time = l[4].Time.Add(time.Microsecond); return l }, audit.KindChanged, 5},
+		"detail":         {func(l []audit.Entry) []audit.Entry { l[4].Detail = json.RawMessage(`{"version":4}`); return l }, audit.KindChanged, 5},
+		"detail removed": {func(l []audit.Entry) []audit.Entry { l[4].Detail = nil; return l }, audit.KindChanged, 5},
+		"detail respelt": {func(l []audit.Entry) []audit.Entry { l[4].Detail = append(l[4].Detail, ' '); return l }, audit.KindMalformed, 5},
+		"moved text":     {func(l []audit.Entry) []audit.Entry { l[4].Actor, l[4].Action = "cn:alicer", "im.activate"; return l }, audit.KindChanged, 5},
+		"hash":           {func(l []audit.Entry) []audit.Entry { l[4].Hash[0]++; return l }, audit.KindChanged, 5},
+		"removed":        {func(l []audit.Entry) []audit.Entry { return slices.Delete(l, 4, 6) }, audit.KindMissing, 5},
+		"first removed":  {func(l []audit.Entry) []audit.Entry { return l[1:] }, audit.KindMissing, 1},
+		"swapped":        {func(l []audit.Entry) []audit.Entry { l[4], l[5] = l[5], l[4]; return l }, audit.KindMissing, 5},
+		"repeated":       {func(l []audit.Entry) []audit.Entry { return slices.Insert(l, 5, l[4]) }, audit.KindOrder, 6},
+		"changed, hashed": {func(l []audit.Entry) []audit.Entry {
+			remake(l, 4, l[3].Head(), func(e *audit.Entry) { e.Actor = "x" })
+			return l
+		}, audit.KindReplaced, 5},
+		"another first": {func(l []audit.Entry) []audit.Entry {
+			remake(l, 0, audit.Head{Hash: l[3].Hash}, func(*audit.Entry) {})
+			return l
+		}, audit.KindReplaced, 1},
+		"no actor": {func(l []audit.Entry) []audit.Entry { l[4].Actor = ""; return l }, audit.KindMalformed, 5},
 	} {
 		head, err := audit.Verify(audit.Head{}, all(c.tamper(chain(t, 10))))
 		if c.kind == "" {
@@ -181,16 +187,20 @@ func TestOpenCheckpoint_takes_only_what_the_Verifier_signed_as_one(t *testing.T)
 func TestNext_refuses_what_could_not_be_read_again(t *testing.T) {
 	good := audit.Entry{Time: start, Actor: "a", Action: "b"}
 	for name, change := range map[string]func(e *audit.Entry){
-		"no actor":       func(e *audit.Entry) { e.Actor = "" },
-		"no action":      func(e *audit.Entry) { e.Action = "" },
-		"long object":    func(e *audit.Entry) { e.Object = strings.Repeat("a", audit.MaxName+1) },
-		"not UTF-8":      func(e *audit.Entry) { e.Object = "\xff" },
-		"no time":        func(e *audit.Entry) { e.Time = time.Time{} },
-		"far future":     func(e *audit.Entry) { e.Time = e.Time.AddDate(9000, 0, 0) },
-		"not JSON":       func(e *audit.Entry) { e.Detail = json.RawMessage(`{"a":`) },
-		"not an object":  func(e *audit.Entry) { e.Detail = json.RawMessage(`"a"`) },
-		"a large detail": func(e *audit.Entry) { e.Detail = json.RawMessage(`{"a":"` + strings.Repeat("a", audit.MaxDetail) + `"}`) },
-		"grows":          func(e *audit.Entry) { e.Detail = json.RawMessage(`{"a":"` + strings.Repeat("<", audit.MaxDetail/2) + `"}`) },
+		"no actor":      func(e *audit.Entry) { e.Actor = "" },
+		"no action":     func(e *audit.Entry) { e.Action = "" },
+		"long object":   func(e *audit.Entry) { e.Object = strings.Repeat("a", audit.MaxName+1) },
+		"not UTF-8":     func(e *audit.Entry) { e.Object = "\xff" },
+		"no time":       func(e *audit.Entry) { e.Time = time.Time{} },
+		"far future":    func(e *audit.Entry) { e.Time = e.Time.AddDate(9000, 0, 0) },
+		"not JSON":      func(e *audit.Entry) { e.Detail = json.RawMessage(`{"a":`) },
+		"not an object": func(e *audit.Entry) { e.Detail = json.RawMessage(`"a"`) },
+		"a large detail": func(e *audit.Entry) {
+			e.Detail = json.RawMessage(`{"a":"` + strings.Repeat("a", audit.MaxDetail) + `"}`)
+		},
+		"grows": func(e *audit.Entry) {
+			e.Detail = json.RawMessage(`{"a":"` + strings.Repeat("<", audit.MaxDetail/2) + `"}`)
+		},
 	} {
 		e := good
 		change(&e)

@@ -27,8 +27,14 @@ func vectorOf(r appraise.Reason) (v Vector, ok bool) {
 		return Vector{Executables: CryptoFailed, Configuration: CryptoFailed}, true
 	case appraise.CodeIMADigest:
 		return Vector{Executables: DeniedRuntime}, true
-	case appraise.CodeIMAUnlisted, appraise.CodeIMAViolation:
+	case appraise.CodeIMAUnlisted, appraise.CodeIMAViolation, appraise.CodeIMASignature, appraise.CodeBootEvent:
 		return Vector{Executables: UnknownRuntime}, true
+	case appraise.CodeSoftwareVersion:
+		return Vector{Executables: VulnerableRuntime}, true
+	case appraise.CodeTPMFirmware:
+		return Vector{Hardware: VulnerableHardware}, true
+	case appraise.CodeTPMClock:
+		return Vector{Configuration: UnsafeConfiguration}, true
 	case appraise.CodePCRMismatch:
 		return mismatch(r.PCR), true
 	case appraise.CodeIMAMissing, appraise.CodeNoReference, appraise.CodeExpired, appraise.CodeNeverAttested,

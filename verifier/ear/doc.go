@@ -17,7 +17,7 @@
 //
 //	keys, err := ear.NewKeys(stored)            // and ear.Rotate now and then
 //	token, err := issuer.Token(keys, in, now)
-//	jwks, err := keys.JWKS(now)                 // published
+//	jwks, err := keys.JWKS()                    // published
 //
 // A relying party:
 //

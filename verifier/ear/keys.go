@@ -61,11 +61,11 @@ func ParseKey(encoded []byte, from time.Time) (Key, error) {
 	if b == nil || b.Type != "PRIVATE KEY" || len(bytes.TrimSpace(rest)) > 0 {
 		return Key{}, errKey
 	}
-	any, err := x509.ParsePKCS8PrivateKey(b.Bytes)
+	parsed, err := x509.ParsePKCS8PrivateKey(b.Bytes)
 	if err != nil {
 		return Key{}, errKey
 	}
-	p, ok := any.(*ecdsa.PrivateKey)
+	p, ok := parsed.(*ecdsa.PrivateKey)
 	if !ok || p.Curve != elliptic.P256() {
 		return Key{}, errKey
 	}

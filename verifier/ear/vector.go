@@ -65,13 +65,15 @@ const (
 
 	UnsafeConfiguration int8 = 96 // configuration
 
-	ApprovedRuntime int8 = 2  // executables: boot, and what ran since
-	ApprovedBoot    int8 = 3  // executables: boot only
-	UnknownRuntime  int8 = 33 // executables
-	DeniedRuntime   int8 = 96 // executables
+	ApprovedRuntime   int8 = 2  // executables: boot, and what ran since
+	ApprovedBoot      int8 = 3  // executables: boot only
+	VulnerableRuntime int8 = 32 // executables: known, and older than it may be
+	UnknownRuntime    int8 = 33 // executables
+	DeniedRuntime     int8 = 96 // executables
 
-	GenuineHardware int8 = 2  // hardware
-	UnknownHardware int8 = 97 // hardware
+	GenuineHardware    int8 = 2  // hardware
+	VulnerableHardware int8 = 32 // hardware: known, and its firmware may not be used
+	UnknownHardware    int8 = 97 // hardware
 )
 
 // TierOf gives the tier of a claim's value.

@@ -167,7 +167,7 @@ func (want *Expect) about(c *Claims) error {
 		return refuse(KindIssuer, "made by %.80q", c.Issuer)
 	case c.Subject != want.Subject:
 		return refuse(KindSubject, "about %.80q", c.Subject)
-	case c.Audience != want.Audience && (c.Audience != "" || want.Audience != ""):
+	case c.Audience != want.Audience:
 		return refuse(KindAudience, "for %.80q", c.Audience)
 	case want.Nonce != "" && c.Nonce != want.Nonce:
 		return refuse(KindNonce, "it answers %.88q", c.Nonce)

@@ -106,7 +106,9 @@ func payloadOf(t *testing.T, token string) []byte {
 	return b
 }
 
-func vmPart(c map[string]any) map[string]any { return c["submods"].(map[string]any)["vm"].(map[string]any) }
+func vmPart(c map[string]any) map[string]any {
+	return c["submods"].(map[string]any)["vm"].(map[string]any)
+}
 
 func TestVerify_refuses_claims_that_contradict_each_other(t *testing.T) {
 	for name, c := range map[string]struct {

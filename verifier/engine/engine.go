@@ -15,7 +15,9 @@ import (
 
 	"virt-attest/attest"
 	"virt-attest/verifier/endorsement"
+	"virt-attest/verifier/jobs"
 	"virt-attest/verifier/store"
+	"virt-attest/verifier/webhook"
 )
 
 // Config is what an Engine works by.
@@ -31,6 +33,8 @@ type Config struct {
 	Version      string        // of the program, for the list of replicas
 	Hostname     string        // of the machine that it runs on
 	Meter        Meter         // nil: nothing is measured
+	Issuer       string        // name of this Verifier in the tokens that it signs, such as its URL; "": none
+	Webhooks     webhook.Config
 }
 
 // Engine is the Verifier at work. Its methods are safe for concurrent use.
@@ -49,9 +53,14 @@ type Engine struct {
 	plans   plans
 	stats   stats
 	docs    references
-	watched map[string]time.Time // hosts that are there, since when: of watchHosts
+	signing signing
+	jobs    *jobs.Queue
+	sender  *webhook.Sender
 	loaded  atomic.Bool
-	stage   func(stage) // told where an attestation is; tests only
+	stage   atomic.Pointer[func(stage)] // told where an attestation is; tests only
+
+	watching sync.Mutex
+	watched  map[string]time.Time // hosts that are there, since when: of watchHosts
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -105,6 +114,15 @@ func fromStore(err error, what string) error {
 
 // New makes an Engine, one replica among those on the same database.
 func New(ctx context.Context, c Config) (*Engine, error) {
+	e, err := newEngine(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	return e, e.begin()
+}
+
+// newEngine makes an Engine at which nothing happens yet.
+func newEngine(ctx context.Context, c Config) (*Engine, error) {
 	if c.Workers <= 0 {
 		c.Workers = runtime.GOMAXPROCS(0)
 	}
@@ -117,8 +135,16 @@ func New(ctx context.Context, c Config) (*Engine, error) {
 		return nil, err
 	}
 	e.ctx, e.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	e.background()
 	return e, nil
+}
+
+func (e *Engine) begin() error {
+	if err := e.startDeferred(e.ctx); err != nil {
+		e.cancel()
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	e.background()
+	return nil
 }
 
 // ID names this replica.
@@ -141,8 +167,14 @@ func (e *Engine) Close() {
 	e.mu.Lock()
 	e.closed.Store(true)
 	e.mu.Unlock()
+	e.closeDeferred()
 	e.cancel()
 	e.wg.Wait()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.ctx), dropTimeout)
+	defer cancel()
+	if err := e.store.DropReplica(ctx, e.id); err != nil {
+		e.log.Warn("the other replicas are not told of this one's end, they will notice", "err", err)
+	}
 }
 
 // LoadIssuers reads the accepted issuers of EK certificates again.

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"crypto/subtle"
+	"encoding/hex"
 	"encoding/json"
 	"errors"
 	"strings"
@@ -200,7 +201,7 @@ func (e *Engine) welcome(ctx context.Context, en *enrolment, known *store.Host) 
 	}
 	e.lines.revoke(h.ID)
 	e.plans.drop(h.ID)
-	if err := e.arrived(ctx, h.ID, string(en.Instance)); err != nil {
+	if err := e.arrived(ctx, h.ID, hex.EncodeToString(en.Instance)); err != nil {
 		return err
 	}
 	e.log.Info("host is here", "host", h.ID, "name", h.Name, "vms", len(en.VMs))
@@ -257,7 +258,7 @@ func (e *Engine) record(ctx context.Context, h, known *store.Host) error {
 		return err
 	}
 	entry := api.AuditEntry{Time: now, Actor: "host:" + h.ID, Action: action, Object: h.ID, Detail: b}
-	if err := errors.Join(e.store.PutAudit(ctx, entry), e.store.Announce(ctx, store.TopicHost, h.ID)); err != nil {
+	if err := e.store.PutAudit(ctx, entry); err != nil {
 		return fromStore(err, "audit log")
 	}
 	return e.sameNames(ctx, h, now)

@@ -75,7 +75,7 @@ func (e *Engine) candidates(ctx context.Context, r *api.AttestRequest) ([]store.
 	case len(r.VMs) > 0:
 		hosts, err = e.store.HostsClaiming(ctx, r.VMs[0])
 	default:
-		hosts, err = e.store.HostsNamed(ctx, "")
+		hosts, err = e.store.Hosts(ctx)
 	}
 	return hosts, fromStore(err, "hosts")
 }

@@ -16,10 +16,11 @@ import (
 	"virt-attest/verifier/store"
 )
 
-// past is what a machine is judged by, besides what it shows: its record, and what operators have said.
+// past is the record that a machine's answer is judged by.
 type past struct {
 	record store.Machine
 	state  appraise.Machine
+	older  *store.Machine // as it was when the challenge was made, if it was another
 }
 
 // appraise judges measurements and puts the outcome together. It goes on when the challenge
@@ -33,16 +34,25 @@ func (a *appraisal) appraise(ctx context.Context, l *link.Linked, id evaluate.Id
 		return nil, err
 	}
 	var out appraise.Output
+	var late bool
 	err = a.e.work(ctx, func() error {
-		out = evaluate.Judge(a.ev, l, id, subjects, time.Now())
+		out, late = a.judged(l, id, &subjects, pasts)
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
 	a.e.meter().Stage(StageAppraise, time.Since(began))
+	for _, p := range pasts {
+		if !p.state.Time.IsZero() {
+			a.e.meter().EvidenceAge(max(time.Since(p.state.Time), 0))
+		}
+	}
 	a.step("the logs are replayed and compared with reference values")
 	o := &store.Outcome{Report: evaluate.Report(a.row.Challenge, out), Evidence: a.ev, Generation: generation}
+	if late { // what a later answer has shown stays the newest result
+		o.Created = a.row.Created
+	}
 	a.missing(o.Report, l)
 	a.advances(o, l, out, pasts)
 	if out.Host.Result.State == appraise.Trusted {
@@ -89,14 +99,74 @@ func (a *appraisal) subject(ctx context.Context, id attest.UUID, log *attest.Log
 	return sub
 }
 
-// past is the record that a machine's answer is judged by: as it was when the challenge was made, whatever other
-// answers have come meanwhile.
+// past gives the record that a machine's answer is judged by: the newest, or where the machine was forgotten meanwhile
+// the one that the challenge was made by. Whether another answer came in between is told by the
+// revisions and not by clocks, which differ between replicas.
 func (a *appraisal) past(id attest.UUID, now store.Machine) *past {
 	k, ok := a.known.machine(id)
-	if ok && k.Revision != now.Revision {
-		now = store.Machine{ID: now.ID, Revision: k.Revision, State: k.State}
+	then := store.Machine{ID: now.ID, Revision: k.Revision, State: k.State}
+	if ok && k.Revision > now.Revision {
+		return &past{record: then, state: a.before(then)}
 	}
-	return &past{now, a.e.decodeMachine(now)}
+	p := &past{record: now, state: a.before(now)}
+	if ok && k.Revision != now.Revision {
+		p.older = &then
+		if !p.state.Time.After(a.row.Created) {
+			p.state.Time = a.row.Created.Add(time.Nanosecond)
+		}
+	}
+	return p
+}
+
+// before gives a record's state as one from before the challenge.
+func (a *appraisal) before(m store.Machine) appraise.Machine {
+	state := a.e.decodeMachine(m)
+	if state.Time.After(a.row.Created) {
+		state.Time = a.row.Created
+	}
+	return state
+}
+
+// judged appraises the answer. Of two answers that were under way together the earlier may come last: by the
+// newest record it says nothing about now. Where nothing on record speaks against the machine it is judged, for
+// who asked, by the record of when it was asked for. late is true then.
+func (a *appraisal) judged(l *link.Linked, id evaluate.Identity, s *evaluate.Subjects, pasts map[attest.UUID]*past) (out appraise.Output, late bool) {
+	for {
+		out = evaluate.Judge(a.ev, l, id, *s, time.Now())
+		again := false
+		turn := func(vm attest.UUID, r *appraise.Result, sub appraise.Subject) appraise.Subject {
+			p := pasts[vm]
+			if p.older == nil || !overtaken(r) {
+				return sub
+			}
+			p.record, p.state, p.older = *p.older, a.before(*p.older), nil
+			sub.Prior, again, late = p.state, true, true
+			return sub
+		}
+		s.Host = turn(attest.UUID{}, &out.Host.Result, s.Host)
+		for i := range out.VMs {
+			r := &out.VMs[i].Result
+			s.VMs[r.UUID] = turn(r.UUID, r, s.VMs[r.UUID])
+		}
+		if !again {
+			return out, late
+		}
+	}
+}
+
+// overtaken reports whether nothing is the matter with a machine but that a later answer came before this one.
+func overtaken(r *appraise.Result) bool {
+	found := false
+	for _, why := range r.Reasons {
+		switch why.Code {
+		case appraise.CodeExpired:
+			found = true
+		case appraise.CodeHostNotTrusted:
+		default:
+			return false
+		}
+	}
+	return found
 }
 
 // history reads the log that was proven before; without it the log is asked for again.
@@ -180,9 +250,12 @@ func (a *appraisal) advance(o *store.Outcome, id attest.UUID, ek attest.Name, lo
 // finish stores the outcome and lets those who wait go on. What cannot be stored stays with whoever takes it over.
 func (a *appraisal) finish(ctx context.Context, o *store.Outcome) {
 	began := time.Now()
-	o.Host, o.Created = a.row.Challenge.Host, time.Now()
+	o.Host = a.row.Challenge.Host
+	if o.Created.IsZero() {
+		o.Created = time.Now()
+	}
 	for i := range o.VTPMs {
-		o.VTPMs[i].Last = o.Created
+		o.VTPMs[i].Last = time.Now()
 	}
 	a.mu.Lock()
 	o.Report.Steps = append([]api.Step{}, a.steps...)
@@ -267,7 +340,7 @@ func (a *appraisal) settle(ctx context.Context, o *store.Outcome) error {
 		case len(now) == 0 && v.First.IsZero():
 			keep = append(keep, v)
 		default:
-			a.overtaken(o, v.UUID)
+			a.lost(o, v.UUID)
 		}
 	}
 	o.VTPMs = keep
@@ -275,8 +348,8 @@ func (a *appraisal) settle(ctx context.Context, o *store.Outcome) error {
 	return nil
 }
 
-// overtaken gives a VM the verdict that its vTPM is somebody else's by now, or was forgotten.
-func (a *appraisal) overtaken(o *store.Outcome, vm attest.UUID) {
+// lost gives a VM the verdict that its vTPM is somebody else's by now, or was forgotten.
+func (a *appraisal) lost(o *store.Outcome, vm attest.UUID) {
 	why := appraise.Reason{Code: appraise.CodeIdentityChanged, Layer: appraise.LayerLink,
 		Text: "while this answer was judged its vTPM was enrolled elsewhere, or an operator made the Verifier forget it", Hint: "Attest again."}
 	for i := range o.Report.VMs {

@@ -2,9 +2,7 @@ package engine
 
 import (
 	"context"
-	"crypto/sha256"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -13,69 +11,47 @@ import (
 	"virt-attest/verifier/api"
 	"virt-attest/verifier/appraise"
 	"virt-attest/verifier/evaluate"
-	"virt-attest/verifier/rim"
 	"virt-attest/verifier/store"
 )
 
-// place is a machine on a host.
-type place struct {
-	vm   attest.UUID // zero for the host itself
-	host string
+// current gives a VM's result as it counts now.
+func current(r *store.Record, now time.Time) appraise.Result {
+	res := r.Result
+	if r.Outdated {
+		res = evaluate.Outdated(res, now)
+	}
+	return evaluate.Current(res, currentHost(r, now), now)
 }
 
-// current gives the newest results as they count now.
-func (e *Engine) current(ctx context.Context, now time.Time) (map[place]appraise.Result, error) {
-	list, err := e.store.Results(ctx)
-	if err != nil {
-		return nil, fromStore(err, "results")
+// currentHost gives the result of a VM's host as it counts now; the zero Result where nothing is known of it.
+func currentHost(r *store.Record, now time.Time) appraise.Result {
+	h := r.Host
+	if r.HostOutdated {
+		h = evaluate.Outdated(h, now)
 	}
-	raw := make(map[place]appraise.Result, len(list))
-	for _, r := range list {
-		raw[place{r.UUID, r.Host}] = r
-	}
-	out := make(map[place]appraise.Result, len(list))
-	for p, r := range raw {
-		out[p] = evaluate.Current(r, raw[place{host: p.host}], now)
-	}
-	return out, nil
-}
-
-// pending is the result of a machine that was never attested.
-func pending(id attest.UUID, name, host string, why appraise.Reason) appraise.Result {
-	return appraise.Result{UUID: id, Name: name, Host: host, State: appraise.Pending, Reasons: []appraise.Reason{why}}
+	return evaluate.Current(h, h, now)
 }
 
 func never() appraise.Reason {
 	return appraise.Reason{Code: appraise.CodeNeverAttested, Layer: appraise.LayerVerifier, Text: "never attested", Hint: "Attest the machine."}
 }
 
-// Hosts lists the hosts.
-func (e *Engine) Hosts(ctx context.Context) ([]api.Host, error) {
-	now := time.Now()
-	list, err := e.store.Hosts(ctx)
-	if err != nil {
-		return nil, fromStore(err, "hosts")
+// hostResult gives a host's own result as it counts now.
+func hostResult(row *store.HostRow, now time.Time) appraise.Result {
+	h := &row.Host
+	switch {
+	case !h.Approved():
+		return appraise.Result{Name: h.Name, Host: h.ID, State: appraise.Pending, Reasons: []appraise.Reason{{Code: appraise.CodeUnapproved, Layer: appraise.LayerHost,
+			Text: "nobody has approved this host's TPM",
+			Hint: "Compare ek_sha256 with what the host itself shows, then approve it (virt-attest host approve), or configure the issuer of its EK certificate."}}}
+	case !row.Attested:
+		return appraise.Result{Name: h.Name, Host: h.ID, State: appraise.Pending, Reasons: []appraise.Reason{never()}}
 	}
-	results, err := e.current(ctx, now)
-	if err != nil {
-		return nil, err
+	r := row.Result
+	if row.Outdated {
+		r = evaluate.Outdated(r, now)
 	}
-	seen, err := e.store.Online(ctx, nil)
-	if err != nil {
-		return nil, fromStore(err, "hosts")
-	}
-	names := make(map[string]int)
-	for _, h := range list {
-		names[h.Name]++
-	}
-	out := make([]api.Host, len(list))
-	for i := range list {
-		out[i] = e.host(&list[i], results, seen, now)
-		if names[list[i].Name] > 1 {
-			out[i].Result.Notes = append(slices.Clip(out[i].Result.Notes), sameName(list[i].Name))
-		}
-	}
-	return out, nil
+	return evaluate.Current(r, r, now)
 }
 
 // sameName is what an operator should know about a host whose name came from two TPMs
@@ -85,123 +61,246 @@ func sameName(name string) appraise.Reason {
 		Hint: "Remove the one that is gone, or find out who the other one is."}
 }
 
-func (e *Engine) host(h *store.Host, results map[place]appraise.Result, seen map[string]store.Presence, now time.Time) api.Host {
-	r, ok := results[place{host: h.ID}]
-	switch {
-	case !h.Approved():
-		r = pending(attest.UUID{}, h.Name, h.ID, appraise.Reason{Code: appraise.CodeUnapproved, Layer: appraise.LayerHost, Text: "nobody has approved this host's TPM",
-			Hint: "Compare ek_sha256 with what the host itself shows, then approve it (virt-attest host approve), or configure the issuer of its EK certificate."})
-	case !ok:
-		r = pending(attest.UUID{}, h.Name, h.ID, never())
+// checkList holds what selects a list to its bounds.
+func checkList(f *api.MachineFilter, p api.Page) error {
+	if len(f.States) > len(states()) || len(f.Text) > maxNameLen || len(f.Host) > maxNameLen || len(p.Cursor) > maxCursor || p.Limit < 0 {
+		return said(ErrInvalid, "the filter or the page is out of its limits")
 	}
-	last, online := e.heardOf(h, seen, now)
-	return api.Host{ID: h.ID, Name: h.Name, EKSHA256: api.EKSHA256(h.EK), Approved: h.Approved(), How: h.How, Online: online, LastSeen: last.UTC(), Result: r}
+	for _, s := range f.States {
+		if !slices.Contains(states(), s) {
+			return said(ErrInvalid, "there is no state %.20q", string(s))
+		}
+	}
+	if checkWord(f.Tenant) != nil {
+		return said(ErrInvalid, "a tenant is called by at most %d letters, digits and . _ -", maxWord)
+	}
+	return nil
 }
 
-// VMs lists the VMs that hosts say they run, and those that were attested.
-func (e *Engine) VMs(ctx context.Context) ([]api.VM, error) {
-	results, err := e.current(ctx, time.Now())
-	if err != nil {
+// Hosts lists hosts. A tenant sees those that have VMs of it, with ID, name and state.
+func (e *Engine) Hosts(ctx context.Context, who api.Caller, f api.MachineFilter, p api.Page) (*api.List[api.Host], error) {
+	if err := checkList(&f, p); err != nil {
 		return nil, err
 	}
-	claims, err := e.store.Claims(ctx, "")
+	now := time.Now()
+	l, err := e.store.HostPage(ctx, f, who.Tenant, p, now)
 	if err != nil {
-		return nil, fromStore(err, "VMs")
+		return nil, fromStore(err, "this page")
 	}
-	out := []api.VM{}
-	for _, c := range claims {
-		p := place{c.UUID, c.Host}
-		r, ok := results[p]
-		if !ok {
-			r = pending(c.UUID, c.Name, c.Host, never())
-		}
-		delete(results, p)
-		out = append(out, api.VM{UUID: c.UUID, Name: c.Name, Host: c.Host, Result: r})
+	items, err := e.shownHosts(ctx, who, l.Items, now)
+	return &api.List[api.Host]{Items: items, Next: l.Next, Total: l.Total}, err
+}
+
+func (e *Engine) shownHosts(ctx context.Context, who api.Caller, rows []store.HostRow, now time.Time) ([]api.Host, error) {
+	var ids []string
+	names := make(map[string]bool)
+	for i := range rows {
+		ids = append(ids, rows[i].Host.ID)
+		names[rows[i].Host.Name] = true
 	}
-	for p, r := range results {
-		if p.vm != (attest.UUID{}) {
-			out = append(out, api.VM{UUID: p.vm, Name: r.Name, Host: p.host, Result: r})
-		}
+	out := make([]api.Host, 0, len(rows))
+	if len(ids) == 0 {
+		return out, nil
 	}
-	slices.SortFunc(out, func(a, b api.VM) int {
-		return slices.Compare([]string{a.Name, a.UUID.String(), a.Host}, []string{b.Name, b.UUID.String(), b.Host})
-	})
+	seen, err := e.store.Online(ctx, ids)
+	if err != nil {
+		return nil, fromStore(err, "hosts")
+	}
+	twice, err := e.store.SameNames(ctx, ids)
+	if err != nil {
+		return nil, fromStore(err, "hosts")
+	}
+	for i := range rows {
+		out = append(out, e.shownHost(who, &rows[i], seen, twice[rows[i].Host.Name], now))
+	}
 	return out, nil
 }
 
-// Approve accepts a host's endorsement key, which must be the one that the operator compared.
-func (e *Engine) Approve(ctx context.Context, id string, a *api.Approve) (*api.Host, error) {
+func (e *Engine) shownHost(who api.Caller, row *store.HostRow, seen map[string]store.Presence, twice bool, now time.Time) api.Host {
+	h := &row.Host
+	last, online := e.heardOf(h, seen, now)
+	r := hostResult(row, now)
+	if who.Tenant != "" {
+		return api.Host{ID: h.ID, Name: h.Name, Result: hostForTenant(who, r)}
+	}
+	if r.Reasons == nil {
+		r.Reasons = []appraise.Reason{}
+	}
+	if twice {
+		r.Notes = append(slices.Clip(r.Notes), sameName(h.Name))
+	}
+	return api.Host{ID: h.ID, Name: h.Name, EKSHA256: api.EKSHA256(h.EK), Approved: h.Approved(), How: h.How, Online: online, LastSeen: last.UTC(), Result: r}
+}
+
+// Host gives a host by its ID, or by its name where only one has it.
+func (e *Engine) Host(ctx context.Context, who api.Caller, name string) (*api.Host, error) {
+	if name == "" || checkName(name) != nil {
+		return nil, said(ErrNotFound, "this host is not known")
+	}
+	l, err := e.Hosts(ctx, who, api.MachineFilter{Host: name}, api.Page{Limit: maxNamed})
+	if err != nil {
+		return nil, err
+	}
+	switch {
+	case len(l.Items) == 0:
+		return nil, said(ErrNotFound, "host %q is not known", name)
+	case len(l.Items) > 1:
+		var ids []string
+		for _, h := range l.Items {
+			if h.ID == name {
+				return &h, nil
+			}
+			ids = append(ids, h.ID)
+		}
+		return nil, said(ErrConflict, "several hosts are meant, name one by its ID: %v", ids)
+	}
+	return &l.Items[0], nil
+}
+
+// VMs lists the VMs that hosts say they run, and those that were attested.
+func (e *Engine) VMs(ctx context.Context, who api.Caller, f api.MachineFilter, p api.Page) (*api.List[api.VM], error) {
+	if err := checkList(&f, p); err != nil {
+		return nil, err
+	}
+	now := time.Now()
+	l, err := e.store.VMPage(ctx, f, who.Tenant, p, now)
+	if err != nil {
+		return nil, fromStore(err, "this page")
+	}
+	out := &api.List[api.VM]{Items: make([]api.VM, 0, len(l.Items)), Next: l.Next, Total: l.Total}
+	for i := range l.Items {
+		vm, err := shownVM(who, &l.Items[i], now)
+		if err != nil {
+			return nil, err
+		}
+		out.Items = append(out.Items, vm)
+	}
+	return out, nil
+}
+
+func shownVM(who api.Caller, row *store.VMRow, now time.Time) (api.VM, error) {
+	id, err := attest.ParseUUID(row.UUID)
+	r := forTenant(who, current(&row.Record, now))
+	if r.Reasons == nil {
+		r.Reasons = []appraise.Reason{}
+	}
+	return api.VM{UUID: id, Name: row.Name, Host: row.Host, Result: r}, err
+}
+
+// VM gives a VM by its UUID, or by its name where only one has it.
+func (e *Engine) VM(ctx context.Context, who api.Caller, name string) (*api.VM, error) {
+	row, err := e.oneRow(ctx, who, name, "")
+	if err != nil {
+		return nil, err
+	}
+	vm, err := shownVM(who, row, time.Now())
+	return &vm, err
+}
+
+// oneVM gives the record of the VM that a name or UUID means, on one host or ("") where it is.
+func (e *Engine) oneVM(ctx context.Context, who api.Caller, name, host string) (*store.Record, error) {
+	row, err := e.oneRow(ctx, who, name, host)
+	if err != nil {
+		return nil, err
+	}
+	return &row.Record, nil
+}
+
+func (e *Engine) oneRow(ctx context.Context, who api.Caller, name, host string) (*store.VMRow, error) {
+	if name == "" || checkName(name) != nil {
+		return nil, said(ErrNotFound, "this VM is not known")
+	}
+	if id, err := attest.ParseUUID(name); err == nil {
+		name = id.String()
+	}
+	rows, err := e.store.VMsOf(ctx, name, who.Tenant, time.Now())
+	if err != nil {
+		return nil, fromStore(err, "this VM")
+	}
+	rows = slices.DeleteFunc(rows, func(r store.VMRow) bool { return host != "" && r.Host != host && r.HostName != host })
+	if len(rows) == 0 {
+		return nil, said(ErrNotFound, "VM %q is not known", name)
+	}
+	best := &rows[0]
+	for i := range rows[1:] {
+		r := &rows[i+1]
+		if r.UUID != best.UUID {
+			return nil, said(ErrConflict, "several VMs are called %q, use the UUID or name the host", name)
+		}
+		if better(r, best) {
+			best = r
+		}
+	}
+	return best, nil
+}
+
+// better reports whether of two hosts that say they run one VM, a is more likely right: any host may say so, and only one
+// can show it.
+func better(a, b *store.VMRow) bool {
+	if x, y := a.State == appraise.Trusted, b.State == appraise.Trusted; x != y {
+		return x
+	}
+	if x, y := a.Record.Host.State == appraise.Trusted, b.Record.Host.State == appraise.Trusted; x != y {
+		return x
+	}
+	return a.Result.Time.After(b.Result.Time)
+}
+
+// ApproveHost accepts a host's endorsement key, which must be the one that the operator compared.
+func (e *Engine) ApproveHost(ctx context.Context, who api.Caller, id string, a api.Approve) (*api.Host, error) {
+	if err := allTenants(who); err != nil {
+		return nil, err
+	}
 	h, err := e.store.Host(ctx, id)
 	if err != nil {
-		return nil, fromStore(err, "host "+id)
+		return nil, fromStore(err, "host "+clip(id))
 	}
 	if a.EKSHA256 != api.EKSHA256(h.EK) {
 		return nil, said(ErrConflict, "the endorsement key on record is another one")
 	}
-	if err := e.store.ApproveHost(ctx, id, store.ByOperator, store.Trail{}); err != nil {
+	by := e.trail(who, "host.approve", id, map[string]string{"name": h.Name, "ek_sha256": a.EKSHA256}, api.Event{Kind: api.EventHost, Machine: id, Name: h.Name, Host: id,
+		Text: fmt.Sprintf("host %s was approved by %s", h.Name, who.Name)})
+	if err := e.store.ApproveHost(ctx, id, store.ByOperator, by); err != nil {
 		return nil, fromStore(err, "host "+id)
 	}
-	e.log.Info("host approved", "host", id, "name", h.Name)
-	hosts, err := e.Hosts(ctx)
-	if err != nil {
-		return nil, err
-	}
-	for i := range hosts {
-		if hosts[i].ID == id {
-			return &hosts[i], nil
-		}
-	}
-	return nil, said(ErrNotFound, "host %s was removed meanwhile", id)
+	e.log.Info("host approved", "host", id, "name", h.Name, "by", who.Name)
+	return e.Host(ctx, who, id)
 }
 
 // DeleteHost forgets a host.
-func (e *Engine) DeleteHost(ctx context.Context, id string) error {
-	err := fromStore(e.store.DeleteHost(ctx, id, store.Trail{}), "host "+id)
-	if err == nil {
-		e.log.Info("host removed", "host", id)
+func (e *Engine) DeleteHost(ctx context.Context, who api.Caller, id string) error {
+	if err := allTenants(who); err != nil {
+		return err
 	}
-	return err
+	h, err := e.store.Host(ctx, id)
+	if err != nil {
+		return fromStore(err, "host "+clip(id))
+	}
+	by := e.trail(who, "host.delete", id, map[string]string{"name": h.Name}, api.Event{Kind: api.EventHost, Machine: id, Name: h.Name, Host: id,
+		Text: fmt.Sprintf("host %s was removed by %s", h.Name, who.Name)})
+	if err := e.store.DeleteHost(ctx, id, by); err != nil {
+		return fromStore(err, "host "+id)
+	}
+	e.lines.revoke(id)
+	e.log.Info("host removed", "host", id, "by", who.Name)
+	return nil
 }
 
 // DeleteVM forgets a VM's vTPM and replay state.
-func (e *Engine) DeleteVM(ctx context.Context, uuid string) error {
+func (e *Engine) DeleteVM(ctx context.Context, who api.Caller, uuid string) error {
 	id, err := attest.ParseUUID(uuid)
 	if err != nil {
 		return said(ErrInvalid, "%v", err)
 	}
-	if err := e.store.DeleteVM(ctx, id, store.Trail{}); err != nil {
+	if err := allTenants(who); err != nil {
+		return err
+	}
+	by := e.trail(who, "vm.delete", id.String(), nil, api.Event{Kind: api.EventVM, Machine: id.String(), Text: fmt.Sprintf("VM %v was forgotten by %s", id, who.Name)})
+	if err := e.store.DeleteVM(ctx, id, by); err != nil {
 		return fromStore(err, "VM "+id.String())
 	}
-	e.log.Info("VM forgotten", "vm", id.String())
+	e.log.Info("VM forgotten", "vm", id.String(), "by", who.Name)
 	return nil
-}
-
-// Report gives a report as it was made: what it counts for now is in Hosts and VMs.
-func (e *Engine) Report(ctx context.Context, id string) (*api.Report, error) {
-	r, err := e.store.Report(ctx, id)
-	if err != nil {
-		return nil, fromStore(err, "report")
-	}
-	return r, nil
-}
-
-// ReportEvidence gives a report's Evidence with whole logs, encoded.
-func (e *Engine) ReportEvidence(ctx context.Context, id string) ([]byte, error) {
-	ev, err := e.store.Evidence(ctx, id)
-	if err != nil {
-		return nil, fromStore(err, "evidence of this report")
-	}
-	whole, err := evaluate.Whole(ev, func(machine attest.UUID, boot string, end uint64) (*attest.LogSegment, error) {
-		name := machine.String()
-		if machine == (attest.UUID{}) {
-			name = ev.Host.ID
-		}
-		return e.store.Log(ctx, name, boot, end)
-	})
-	if err != nil {
-		return nil, fromStore(err, "the beginning of a log of this evidence")
-	}
-	return whole.Encode()
 }
 
 // machine gives the one spelling of a machine's ID.
@@ -215,116 +314,5 @@ func machine(id string) (string, error) {
 	return "", said(ErrInvalid, "this is neither a VM's UUID nor a host's ID")
 }
 
-// MachineEvidence gives the newest Evidence that holds a machine, with whole logs, encoded.
-func (e *Engine) MachineEvidence(ctx context.Context, id string) ([]byte, error) {
-	m, err := machine(id)
-	if err != nil {
-		return nil, err
-	}
-	report, err := e.store.NewestEvidence(ctx, m)
-	if err != nil {
-		return nil, fromStore(err, "evidence of this machine")
-	}
-	return e.ReportEvidence(ctx, report)
-}
-
-// MachineIMA gives a machine's IMA log as far as it was proven.
-func (e *Engine) MachineIMA(ctx context.Context, id string) ([]byte, error) {
-	m, err := machine(id)
-	if err != nil {
-		return nil, err
-	}
-	rec, err := e.store.Machine(ctx, m)
-	if err == nil && rec.Entries == 0 {
-		err = store.ErrNotFound
-	}
-	if err != nil {
-		return nil, fromStore(err, "a log of this machine")
-	}
-	l, err := e.store.Log(ctx, m, rec.BootID, rec.Entries)
-	if err != nil {
-		return nil, fromStore(err, "the log of this machine")
-	}
-	return l.Data, nil
-}
-
-// RIMs lists the reference values.
-func (e *Engine) RIMs(ctx context.Context) ([]api.RIMInfo, error) {
-	list, err := e.store.Documents(ctx, api.DocRIM)
-	if err != nil {
-		return nil, fromStore(err, "reference values")
-	}
-	out := []api.RIMInfo{}
-	for _, r := range list {
-		out = append(out, api.RIMInfo{Name: r.Name, SHA256: r.SHA256, Files: r.Files, Modified: r.Modified, Assigned: append([]string{}, r.Assigned...)})
-	}
-	return out, nil
-}
-
-// RIM gives a reference value file as it was stored.
-func (e *Engine) RIM(ctx context.Context, name string) ([]byte, error) {
-	_, data, err := e.store.Active(ctx, api.DocRIM, name)
-	if err != nil {
-		return nil, fromStore(err, "reference values of this name")
-	}
-	return data, nil
-}
-
-// PutRIM stores a reference value file under name.
-func (e *Engine) PutRIM(ctx context.Context, name string, file []byte) error {
-	if err := rim.CheckName(name); err != nil {
-		return said(ErrInvalid, "%v", err)
-	}
-	f, err := rim.Decode(file)
-	if err != nil {
-		return said(ErrInvalid, "%v", err)
-	}
-	if f.Name != name {
-		return said(ErrInvalid, "the file names itself %q", f.Name)
-	}
-	x, err := rim.NewIndex(f)
-	if err != nil {
-		return said(ErrInvalid, "%v", err)
-	}
-	sum := sha256.Sum256(file)
-	r := store.NewVersion{Kind: api.DocRIM, Name: name, SHA256: hex.EncodeToString(sum[:]), Files: x.Files, Created: time.Now(), Data: file, Activate: true}
-	if _, err := e.store.PutVersion(ctx, r, store.Trail{}); err != nil {
-		return fromStore(err, "reference values "+name)
-	}
-	e.log.Info("reference values stored", "rim", name, "sha256", r.SHA256, "files", r.Files)
-	return nil
-}
-
-// DeleteRIM removes reference values.
-func (e *Engine) DeleteRIM(ctx context.Context, name string) error {
-	err := e.store.DeleteDocument(ctx, api.DocRIM, name, time.Now(), store.Trail{})
-	if errors.Is(err, store.ErrConflict) {
-		return said(ErrConflict, "these reference values are assigned to machines")
-	}
-	return fromStore(err, "reference values of this name")
-}
-
-// Assign gives a machine its reference values, in place of those it had.
-func (e *Engine) Assign(ctx context.Context, id string, a *api.Assign) error {
-	m, err := machine(id)
-	if err != nil {
-		return err
-	}
-	if len(a.RIMs) > maxAssigned {
-		return said(ErrInvalid, "more than %d reference values for one machine", maxAssigned)
-	}
-	now, err := e.store.Settings(ctx, m)
-	if err != nil {
-		return fromStore(err, "machine "+m)
-	}
-	now.RIMs = a.RIMs
-	err = e.store.PutSettings(ctx, m, now, time.Now(), store.Trail{})
-	if errors.Is(err, store.ErrConflict) {
-		return said(ErrNotFound, "reference values of one of these names are not known")
-	}
-	if err != nil {
-		return fromStore(err, "machine "+m)
-	}
-	e.log.Info("reference values assigned", "machine", m, "rims", a.RIMs)
-	return nil
-}
+// clip keeps what a caller said to a length that can be shown.
+func clip(s string) string { return fmt.Sprintf("%.40q", s) }

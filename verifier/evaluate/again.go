@@ -11,34 +11,51 @@ import (
 	"virt-attest/verifier/appraise"
 )
 
-// Second is a second judgement of an Evidence.
-type Second struct {
-	Linked *link.Linked
-	Output appraise.Output
+// Stored is an Evidence on record that can be judged again.
+type Stored struct {
 	// Unproven are VMs whose keys are not on record. They were proven when the Evidence came, or were not: nothing
-	// tells that now, and what Output says about them counts for nothing.
+	// tells that now, and Judge leaves them out.
 	Unproven []attest.UUID
+	ev       *attest.Evidence
+	linked   *link.Linked
+	id       Identity
+	at       time.Time
 }
 
-// Again judges an Evidence that was judged at a time before, with whole logs (Whole), by what is on record and
-// the subjects of now. The results have that time, and expire by it.
-//
-// A Subject's Prior is the state that is on record now. It must not be of a later answer than this one.
-func Again(whole *attest.Evidence, rec Record, s Subjects, at time.Time) (*Second, error) {
+// Reopen verifies an Evidence on record, as it was received, that was judged at a time before, and compares its
+// keys with what is on record now. ErrSaved means that it is no answer at all, as it was then.
+func Reopen(ev *attest.Evidence, rec Record, at time.Time) (*Stored, error) {
 	came := at
-	if end := time.Unix(whole.Challenge.NotAfter, 0); came.After(end) {
+	if end := time.Unix(ev.Challenge.NotAfter, 0); came.After(end) {
 		came = end // it was judged a moment after it came
-	}
-	ev, err := Received(whole)
-	if err != nil {
-		return nil, err
 	}
 	l, err := Link(ev, &ev.Challenge, came)
 	if err != nil {
 		return nil, fmt.Errorf("%w: %w", ErrSaved, err)
 	}
 	id := Identify(l, ev, rec)
-	return &Second{Linked: l, Unproven: id.Unproven, Output: Judge(whole, l, id, s, at)}, nil
+	return &Stored{Unproven: id.Unproven, ev: ev, linked: l, id: id, at: at}, nil
+}
+
+// Judge appraises the host and those VMs that have a Subject, as if the Evidence had come at the time that it was judged
+// before: results have that time, and expire by it. A Subject's Prior is the state on record now; it must not be
+// of a later answer. logs are IMA logs in place of those that came (the host's is that of the zero UUID).
+func (s *Stored) Judge(subjects Subjects, logs map[attest.UUID]*attest.LogSegment) appraise.Output {
+	ev, l := *s.ev, *s.linked
+	if g := logs[attest.UUID{}]; g != nil {
+		ev.Host.IMA = *g
+	}
+	ev.VMs = slices.Clone(s.ev.VMs)
+	for i := range ev.VMs {
+		if g := logs[ev.VMs[i].UUID]; g != nil {
+			ev.VMs[i].IMA = *g
+		}
+	}
+	l.VMs = slices.DeleteFunc(slices.Clone(s.linked.VMs), func(v link.VMLink) bool {
+		_, wanted := subjects.VMs[v.UUID]
+		return !wanted || slices.Contains(s.Unproven, v.UUID)
+	})
+	return Judge(&ev, &l, s.id, subjects, s.at)
 }
 
 // Depends reports whether a result comes from an appraisal that reference values or the policy decide. A machine that did not

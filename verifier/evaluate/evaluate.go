@@ -137,3 +137,15 @@ func hostReason(h appraise.Result) appraise.Reason {
 	}
 	return why
 }
+
+// Outdated gives a result as it counts at now where what it was appraised by has changed since: TRUSTED reads PENDING
+// until it was judged again.
+func Outdated(r appraise.Result, now time.Time) appraise.Result {
+	if r.State != appraise.Trusted || !now.Before(r.Expires) {
+		return r
+	}
+	r.State = appraise.Pending
+	r.Reasons = []appraise.Reason{{Code: appraise.CodeNoReference, Layer: appraise.LayerVerifier,
+		Text: "reference values or the policy have changed since the verdict was made", Hint: "It is judged again by the evidence on record; if that is not kept, attest the machine."}}
+	return r
+}

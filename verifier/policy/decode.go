@@ -174,7 +174,7 @@ func (d decoder) allow() (a BootAllow, err error) {
 		}
 		return d.Unknown(key)
 	})
-	if err == nil && !(pcr && typ) {
+	if err == nil && (!pcr || !typ) {
 		err = d.Fail("pcr and type must be there")
 	}
 	return a, err

@@ -105,7 +105,7 @@ func parseDigest(s string) (attest.HexBytes, error) {
 	}
 	d, err := hex.DecodeString(text)
 	if err != nil || len(d) != alg.Size() || strings.ToLower(text) != text {
-		return nil, fmt.Errorf("digest %.40q is not %d lower-case hexadecimal digits after %s:", s, 2*alg.Size(), name)
+		return nil, fmt.Errorf("digest %.40q is not %d lower-case hexadecimal digits after %q", s, 2*alg.Size(), name+":")
 	}
 	return d, nil
 }

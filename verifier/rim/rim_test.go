@@ -58,6 +58,9 @@ func TestFromLog_lists_what_a_real_golden_machine_measured_and_nothing_else(t *t
 		if sum.Excluded != 1 || !slices.Equal(sum.Violations, []string{"/root/written"}) || !slices.Equal(f.ViolationPaths, sum.Violations) {
 			t.Errorf("%s: %+v", name, sum)
 		}
+		if _, ok := f.IMA["kernel_version"]; ok != (name == "critical") { // a buffer, listed by its name
+			t.Errorf("%s: kernel_version listed: %v", name, ok)
+		}
 		if _, ok := f.IMA["boot_aggregate"]; ok || len(f.IMA["/bin/busybox"]) != 1 || len(f.PCRs[attest.SHA256]) != 10 || f.PCRs[attest.SHA1] != nil {
 			t.Errorf("%s: lists %v", name, f)
 		}

@@ -16,6 +16,7 @@ const (
 	TopicEvent     Topic = "event"     // ID of the newest event
 	TopicDocument  Topic = "document"  // kind/name: another version is active
 	TopicSettings  Topic = "settings"  // machine
+	TopicHost      Topic = "host"      // ID: it introduced itself, was approved or removed
 	TopicWebhook   Topic = "webhook"   // ID: made or changed
 )
 

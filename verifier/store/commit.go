@@ -10,6 +10,7 @@ import (
 
 	"virt-attest/attest"
 	"virt-attest/verifier/api"
+	"virt-attest/verifier/appraise"
 )
 
 // Outcome is everything that one challenge led to.
@@ -21,7 +22,7 @@ type Outcome struct {
 	Advances   []Advance        // of machines whose measurements were proven further
 	VTPMs      []VTPM           // that were linked
 	Left       []attest.UUID    // VMs that the host proved not to run
-	Generation int64            // Subjects gave it with what was appraised by
+	Generation int64            // Subjects gave it with what was appraised by; 0: by nothing
 	Alerts     []api.Alert      // that the machines' verdicts call for now: code, machine, text, hint. Others of theirs are closed
 }
 
@@ -44,6 +45,10 @@ func (s *Store) Commit(ctx context.Context, o *Outcome) error {
 	if err != nil {
 		return err
 	}
+	about, err := json.Marshal(o.about(rows))
+	if err != nil {
+		return err
+	}
 	return s.tx(ctx, bulkTimeout, func(t *tx) error {
 		if err := t.lockHost(o.Host); err != nil {
 			return err
@@ -57,7 +62,7 @@ func (s *Store) Commit(ctx context.Context, o *Outcome) error {
 		if err := t.putMachines(o.Advances); err != nil {
 			return err
 		}
-		if err := t.putReport(o, rows, report); err != nil {
+		if err := t.putReport(o, report, about); err != nil {
 			return err
 		}
 		t.publish(TopicReport, o.Report.ID)
@@ -198,12 +203,7 @@ func (t *tx) putMachines(all []Advance) error {
 	if n != int64(len(rows)) { // another answer put it on record this moment
 		return ErrConflict
 	}
-	for _, a := range logs {
-		if err := t.putLog(a); err != nil {
-			return err
-		}
-	}
-	return nil
+	return t.putLogs(logs)
 }
 
 func (t *tx) supersedes(a Advance) (bool, error) {
@@ -215,35 +215,44 @@ func (t *tx) supersedes(a Advance) (bool, error) {
 	return a.Supersedes != nil && a.Supersedes(state), nil
 }
 
-func (t *tx) putReport(o *Outcome, rows []*result, report []byte) error {
-	n, err := t.exec(`INSERT INTO reports (id, host, created, scheme, report) VALUES ($1, $2, $3, $4, $5) ON CONFLICT (id) DO NOTHING`,
-		o.Report.ID, o.Host, millis(o.Created), int64(o.Report.Scheme), report)
-	if err != nil {
-		return err
-	}
-	if n == 0 {
-		return ErrDone
-	}
+// about is what a report says of a machine, as it stands in reports.about.
+type about struct {
+	Machine string         `json:"m"`
+	Boot    string         `json:"b,omitempty"` // that its evidence is about; "" where none came
+	State   appraise.State `json:"s,omitempty"` // "" where nothing was judged
+}
+
+func (o *Outcome) about(rows []*result) []about {
 	boots := make(map[string]string)
 	if o.Evidence != nil {
 		boots[o.Host] = o.Evidence.Host.IMA.BootID
 		for i := range o.Evidence.VMs {
 			boots[o.Evidence.VMs[i].UUID.String()] = o.Evidence.VMs[i].IMA.BootID
 		}
-		if err := t.keepEvidence(o); err != nil {
-			return err
-		}
 	}
-	about := make([][]any, 0, len(rows))
+	all := make([]about, 0, len(rows))
 	for _, r := range rows {
-		about = append(about, []any{o.Report.ID, r.machine, millis(o.Created), boots[r.machine], r.state})
+		all = append(all, about{r.machine, boots[r.machine], appraise.State(r.state)})
 		delete(boots, r.machine)
 	}
 	for machine, boot := range boots { // the host speaks of it, and nothing was judged
-		about = append(about, []any{o.Report.ID, machine, millis(o.Created), boot, ""})
+		all = append(all, about{machine, boot, ""})
 	}
-	_, err = t.insert(`report_machines (report, machine, created, boot_id, state)`, `ON CONFLICT DO NOTHING`, about)
-	return err
+	return all
+}
+
+func (t *tx) putReport(o *Outcome, report, about []byte) error {
+	n, err := t.exec(`INSERT INTO reports (id, host, created, scheme, report, about) VALUES ($1, $2, $3, $4, $5, $6) ON CONFLICT (id) DO NOTHING`,
+		o.Report.ID, o.Host, millis(o.Created), int64(o.Report.Scheme), report, about)
+	switch {
+	case err != nil:
+		return err
+	case n == 0:
+		return ErrDone
+	case o.Evidence == nil:
+		return nil
+	}
+	return t.keepEvidence(o)
 }
 
 // keepEvidence stores evidence that Take has not stored.

@@ -103,13 +103,10 @@ func (s *Store) TenantsOf(ctx context.Context, machines []string) (map[string]st
 	return m, err
 }
 
-// Announce tells the other replicas of something that is on record already.
-func (s *Store) Announce(ctx context.Context, topic Topic, key string) error {
+// FreeLeases ends every lease but owner's: for a database that no other process has.
+func (s *Store) FreeLeases(ctx context.Context, owner string) error {
 	return s.briefTx(ctx, func(t *tx) error {
-		t.publish(topic, key)
-		return nil
+		_, err := t.exec(`UPDATE challenges SET lease = 0 WHERE done = 0 AND owner <> $1`, owner)
+		return err
 	})
 }
-
-// TopicHost is about hosts that were enrolled, approved or removed; the key is the host's ID.
-const TopicHost Topic = "host"

@@ -95,7 +95,7 @@ func (s *Store) CountEvents(ctx context.Context, after int64, kinds []string, te
 	if tenant != "" {
 		w.and(`tenant = `, tenant)
 	}
-	err = s.one(ctx, opTimeout, `SELECT COUNT(*) FROM (SELECT 1 FROM events`+w.text()+` LIMIT `+w.arg(most)+`) AS some`, w.args, &n)
+	err = s.one(ctx, opTimeout, `SELECT COUNT(*) FROM (SELECT 1 FROM events`+w.text()+` LIMIT `+w.arg(most)+`) AS counted`, w.args, &n)
 	return n, err
 }
 

@@ -85,6 +85,7 @@ func (s *Store) PutHost(ctx context.Context, h *Host, vms []Claim, token string)
 		if fresh {
 			t.hostEvent(h, how)
 		}
+		t.publish(TopicHost, h.ID)
 		return t.setClaims(h, vms)
 	})
 }
@@ -206,6 +207,7 @@ func (t *tx) unclaim(host string, vms list) error {
 func (s *Store) ApproveHost(ctx context.Context, id, how string, by Trail) error {
 	return s.tx(ctx, opTimeout, func(t *tx) error {
 		t.leave(by)
+		t.publish(TopicHost, id)
 		return t.must(`UPDATE hosts SET how = $1 WHERE id = $2`, how, id)
 	})
 }
@@ -218,8 +220,8 @@ func (s *Store) DeleteHost(ctx context.Context, id string, by Trail) error {
 			return err
 		}
 		t.leave(by)
-		return t.run(id, `DELETE FROM report_machines WHERE report IN (SELECT id FROM reports WHERE host = $1)`,
-			`DELETE FROM evidence WHERE report IN (SELECT id FROM reports WHERE host = $1)`, `DELETE FROM evidence WHERE report IN (SELECT nonce FROM challenges WHERE host = $1)`,
+		t.publish(TopicHost, id)
+		return t.run(id, `DELETE FROM evidence WHERE report IN (SELECT id FROM reports WHERE host = $1)`, `DELETE FROM evidence WHERE report IN (SELECT nonce FROM challenges WHERE host = $1)`,
 			`DELETE FROM claims WHERE host = $1`, `DELETE FROM results WHERE host = $1`, `DELETE FROM alerts WHERE host = $1`,
 			`DELETE FROM reports WHERE host = $1`, `DELETE FROM challenges WHERE host = $1`, `DELETE FROM machines WHERE machine = $1`,
 			`DELETE FROM settings WHERE machine = $1`, `DELETE FROM machine_rims WHERE machine = $1`, `DELETE FROM presence WHERE host = $1`,

@@ -33,7 +33,7 @@ func (s *Store) PutPresence(ctx context.Context, replica string, seen []Seen) er
 	}
 	sortRows(rows)
 	return s.briefTx(ctx, func(t *tx) error {
-		_, err := t.insert(`presence (host, replica, instance, seen)`, `ON CONFLICT (host) DO UPDATE SET replica = excluded.replica, instance = excluded.instance,
+		_, err := t.insert(`presence (host, replica, instance, seen)`, `ON CONFLICT (host) DO UPDATE SET replica = excluded.replica, instance = CASE WHEN excluded.instance <> '' THEN excluded.instance ELSE presence.instance END,
 			seen = excluded.seen WHERE presence.seen <= excluded.seen`, rows)
 		return err
 	})

@@ -97,7 +97,7 @@ func (s *Store) pruneHost(ctx context.Context, host string, keep Retention, now 
 	if err := s.pruneList(ctx, evidence, `DELETE FROM evidence WHERE report = ANY($1)`); err != nil {
 		return err
 	}
-	return s.pruneList(ctx, reports, `DELETE FROM evidence WHERE report = ANY($1)`, `DELETE FROM report_machines WHERE report = ANY($1)`, `DELETE FROM reports WHERE id = ANY($1)`)
+	return s.pruneList(ctx, reports, `DELETE FROM evidence WHERE report = ANY($1)`, `DELETE FROM reports WHERE id = ANY($1)`)
 }
 
 func (s *Store) pruneList(ctx context.Context, ids list, queries ...string) error {
@@ -126,13 +126,23 @@ func (s *Store) pruneLogs(ctx context.Context) error {
 	boots, err := listOf(ctx, s, func(r *sql.Rows) (b boot, err error) {
 		err = r.Scan(&b.machine, &b.id)
 		return b, err
-	}, `SELECT DISTINCT i.machine, i.boot_id FROM ima i WHERE NOT EXISTS (SELECT 1 FROM machines m WHERE m.machine = i.machine AND m.boot_id = i.boot_id)
-		AND NOT EXISTS (SELECT 1 FROM report_machines r WHERE r.machine = i.machine AND r.boot_id = i.boot_id)`)
+	}, `SELECT DISTINCT i.machine, i.boot_id FROM ima i WHERE NOT EXISTS (SELECT 1 FROM machines m WHERE m.machine = i.machine AND m.boot_id = i.boot_id)`)
 	if err != nil {
 		return err
 	}
 	for _, b := range boots {
-		err := s.briefTx(ctx, func(t *tx) error {
+		needed := false
+		err := s.reportsAbout(ctx, b.machine, func(r reportAbout) bool {
+			needed = r.Evidence && r.Boot == b.id
+			return !needed
+		})
+		if err != nil {
+			return err
+		}
+		if needed {
+			continue
+		}
+		err = s.briefTx(ctx, func(t *tx) error {
 			_, err := t.exec(`DELETE FROM ima WHERE machine = $1 AND boot_id = $2 AND NOT EXISTS (SELECT 1 FROM machines m WHERE m.machine = $1 AND m.boot_id = $2)`, b.machine, b.id)
 			return err
 		})

@@ -44,8 +44,9 @@ func (sqliteDialect) open(_ context.Context, s *Store, c Config) error {
 	}
 	s.path, s.writing = path, make(chan struct{}, 1)
 	var err1, err2, err3 error
-	s.write, err1 = openFile(path, "immediate", "FULL", 1)
-	s.brief, err2 = openFile(path, "immediate", "NORMAL", 1)
+	s.write.single, s.brief.single = true, true
+	s.write.DB, err1 = openFile(path, "immediate", "FULL", 1)
+	s.brief.DB, err2 = openFile(path, "immediate", "NORMAL", 1)
 	s.read, err3 = openFile(path, "deferred", "FULL", c.Conns)
 	return errors.Join(err1, err2, err3)
 }
@@ -83,7 +84,7 @@ func provider(d goose.Dialect, s *Store, more ...goose.ProviderOption) (*goose.P
 	if err != nil {
 		return nil, err
 	}
-	return goose.NewProvider(d, s.write, files, append(more, goose.WithDisableGlobalRegistry(true), goose.WithGoMigrations(s.fillResults()))...)
+	return goose.NewProvider(d, s.write.DB, files, append(more, goose.WithDisableGlobalRegistry(true), goose.WithGoMigrations(s.fill(), s.tune()))...)
 }
 
 func (sqliteDialect) listen(context.Context, *Store) {}
@@ -108,6 +109,8 @@ func (sqliteDialect) arg(v any) any {
 	}
 	return v
 }
+
+func (sqliteDialect) tune(*tx) error { return nil }
 
 func (sqliteDialect) begun(*tx, bool) error { return nil }
 

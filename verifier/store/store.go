@@ -29,14 +29,13 @@ type Config struct {
 // Store is the database. Its methods are safe for concurrent use.
 type Store struct {
 	dialect dialect
-	write   *sql.DB // commits are on disk
-	brief   *sql.DB // for what need not outlive a power cut: challenges
+	write   writer // commits are on disk
+	brief   writer // for what need not outlive a power cut: challenges
 	read    *sql.DB
 	pool    *pgxpool.Pool // PostgreSQL's
 	path    string        // SQLite's
 	writing chan struct{} // held by the one writer; nil where there may be many
-	texts   sync.Map      // SQL as the database reads it, by how it stands here
-	stmts   statements
+	texts   sync.Map      // SQL as the database reads it, by how it stands here or by shape
 	bus     bus
 	chain   func(prev, e api.AuditEntry) api.AuditEntry
 	log     *slog.Logger
@@ -89,14 +88,19 @@ func (s *Store) Close() error {
 	s.cancel()
 	s.wg.Wait()
 	s.bus.close()
-	errs := []error{s.stmts.close()}
+	if s.writing != nil {
+		s.writing <- struct{}{}
+		defer func() { <-s.writing }()
+	}
+	var errs []error
 	seen := map[*sql.DB]bool{nil: true}
-	for _, db := range []*sql.DB{s.read, s.brief, s.write} {
+	for _, db := range []*sql.DB{s.read, s.brief.DB, s.write.DB} {
 		if !seen[db] {
 			seen[db] = true
 			errs = append(errs, db.Close())
 		}
 	}
+	errs = append(errs, s.brief.release(), s.write.release())
 	if s.pool != nil {
 		s.pool.Close()
 	}
@@ -135,6 +139,7 @@ type dialect interface {
 	name() string
 	open(ctx context.Context, s *Store, c Config) error
 	migrate(ctx context.Context, s *Store) error
+	tune(t *tx) error                     // tables for how they are used, when they are new
 	listen(ctx context.Context, s *Store) // until ctx ends, where others may publish
 	text(query string) string             // a statement as this database reads it
 	arg(v any) any                        // an argument as its driver takes it
@@ -152,12 +157,22 @@ func (s *Store) wrap(err error) error {
 		return nil
 	case errors.Is(err, sql.ErrNoRows):
 		return ErrNotFound
-	case errors.Is(err, ErrNotFound), errors.Is(err, ErrConflict), errors.Is(err, ErrDone), errors.Is(err, ErrFull), errors.Is(err, errChallenge):
+	case s.isAnswer(err) && !s.dialect.isConflict(err):
 		return err
 	case s.dialect.isConflict(err):
 		return fmt.Errorf("%w: %w", ErrConflict, err)
 	}
 	return fmt.Errorf("store: %w", err)
+}
+
+// isAnswer tells what a transaction says from what happened to it.
+func (s *Store) isAnswer(err error) bool {
+	for _, a := range []error{ErrNotFound, ErrConflict, ErrDone, ErrFull, errChallenge, sql.ErrNoRows} {
+		if errors.Is(err, a) {
+			return true
+		}
+	}
+	return s.dialect.isConflict(err)
 }
 
 func millis(t time.Time) int64 {

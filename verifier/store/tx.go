@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"virt-attest/verifier/api"
@@ -26,7 +25,7 @@ type list []string
 type tx struct {
 	ctx    context.Context
 	s      *Store
-	db     *sql.DB
+	w      *writer
 	notes  []Note
 	events []api.Event
 	audits []api.AuditEntry
@@ -64,15 +63,15 @@ func (s *Store) transact(ctx context.Context, brief bool, limit time.Duration, f
 }
 
 func (s *Store) try(ctx context.Context, brief bool, f func(*tx) error) error {
-	db := s.write
+	w := &s.write
 	if brief {
-		db = s.brief
+		w = &s.brief
 	}
-	raw, err := db.BeginTx(ctx, nil)
+	t := &tx{ctx: ctx, s: s, w: w}
+	err := w.begin(t)
 	if err != nil {
 		return err
 	}
-	t := &tx{ctx: ctx, s: s, db: db, Tx: raw}
 	err = s.dialect.begun(t, brief)
 	if err == nil {
 		err = f(t)
@@ -81,12 +80,16 @@ func (s *Store) try(ctx context.Context, brief bool, f func(*tx) error) error {
 		err = t.flush()
 	}
 	if err != nil {
-		if e := raw.Rollback(); e != nil && !errors.Is(e, sql.ErrTxDone) && ctx.Err() == nil {
+		if e := t.Rollback(); e != nil && !errors.Is(e, sql.ErrTxDone) && ctx.Err() == nil {
 			err = errors.Join(err, e)
+		}
+		if !s.isAnswer(err) {
+			w.drop()
 		}
 		return err
 	}
-	if err := raw.Commit(); err != nil {
+	if err := t.Commit(); err != nil {
+		w.drop()
 		return err
 	}
 	s.committed(t)
@@ -140,15 +143,16 @@ func (t *tx) next(counter string, n int) (int64, error) {
 
 // exec runs a statement and returns how many rows it changed.
 func (t *tx) exec(query string, args ...any) (int64, error) {
-	q, err := t.prepared(query)
+	text := t.s.text(query)
+	stmt, err := t.w.prepared(t.ctx, text)
 	if err != nil {
 		return 0, err
 	}
 	var r sql.Result
-	if q.stmt != nil {
-		r, err = t.StmtContext(t.ctx, q.stmt).ExecContext(t.ctx, t.s.args(args)...)
+	if stmt != nil {
+		r, err = stmt.ExecContext(t.ctx, t.s.args(args)...)
 	} else {
-		r, err = t.ExecContext(t.ctx, q.text, t.s.args(args)...)
+		r, err = t.ExecContext(t.ctx, text, t.s.args(args)...)
 	}
 	if err != nil {
 		return 0, err
@@ -177,12 +181,31 @@ func (t *tx) run(arg any, queries ...string) error {
 
 // one reads one row; sql.ErrNoRows where there is none.
 func (t *tx) one(query string, args []any, into ...any) error {
-	return t.QueryRowContext(t.ctx, t.s.text(query), t.s.args(args)...).Scan(into...)
+	text := t.s.text(query)
+	stmt, err := t.w.prepared(t.ctx, text)
+	switch {
+	case err != nil:
+		return err
+	case stmt != nil:
+		return stmt.QueryRowContext(t.ctx, t.s.args(args)...).Scan(into...)
+	}
+	return t.QueryRowContext(t.ctx, text, t.s.args(args)...).Scan(into...)
 }
 
 // each hands each row of a query to scan.
 func (t *tx) each(scan func(*sql.Rows) error, query string, args ...any) error {
-	return each(t.ctx, t, scan, t.s.text(query), t.s.args(args))
+	text := t.s.text(query)
+	stmt, err := t.w.prepared(t.ctx, text)
+	if err != nil {
+		return err
+	}
+	var r *sql.Rows
+	if stmt != nil {
+		r, err = stmt.QueryContext(t.ctx, t.s.args(args)...)
+	} else {
+		r, err = t.QueryContext(t.ctx, text, t.s.args(args)...)
+	}
+	return scanAll(r, err, scan)
 }
 
 // insert writes rows of equal length with few statements: `INSERT INTO` head (which names the columns), the rows, tail.
@@ -194,7 +217,7 @@ func (t *tx) insert(head, tail string, rows [][]any) (int64, error) {
 		for _, r := range rows[:n] {
 			args = append(args, r...)
 		}
-		k, err := t.exec(valuesText(head, tail, n, len(rows[0])), args...)
+		k, err := t.exec(t.s.valuesText(shape{head, tail, n, len(rows[0])}), args...)
 		if err != nil {
 			return total, err
 		}
@@ -219,21 +242,31 @@ func chunk(n int) int {
 	return 1
 }
 
-func valuesText(head, tail string, rows, columns int) string {
+// shape is a statement that inserts rows.
+type shape struct {
+	head, tail    string
+	rows, columns int
+}
+
+func (s *Store) valuesText(v shape) string {
+	if q, ok := s.texts.Load(v); ok {
+		return q.(string)
+	}
 	var b strings.Builder
-	b.WriteString("INSERT INTO " + head + " VALUES ")
-	for i := range rows * columns {
+	b.WriteString("INSERT INTO " + v.head + " VALUES ")
+	for i := range v.rows * v.columns {
 		switch {
 		case i == 0:
 			b.WriteByte('(')
-		case i%columns == 0:
+		case i%v.columns == 0:
 			b.WriteString("), (")
 		default:
 			b.WriteString(", ")
 		}
 		fmt.Fprintf(&b, "$%d", i+1)
 	}
-	b.WriteString(") " + tail)
+	b.WriteString(") " + v.tail)
+	s.texts.Store(v, b.String())
 	return b.String()
 }
 
@@ -254,67 +287,7 @@ func (s *Store) args(args []any) []any {
 	return args
 }
 
-// statements are those that writers have prepared.
-type statements struct {
-	mu   sync.Mutex
-	list map[statement]*sql.Stmt
-}
-
-type statement struct {
-	db   *sql.DB
-	text string
-}
-
-type query struct {
-	text string
-	stmt *sql.Stmt
-}
-
-// prepared gives a writer's statement ready to run. PostgreSQL's driver keeps its own.
-func (t *tx) prepared(text string) (query, error) {
-	q := query{text: t.s.text(text)}
-	if t.s.writing == nil {
-		return q, nil
-	}
-	m := &t.s.stmts
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	key := statement{t.db, q.text}
-	if q.stmt = m.list[key]; q.stmt != nil {
-		return q, nil
-	}
-	if len(m.list) >= maxStatements {
-		return q, nil
-	}
-	if m.list == nil {
-		m.list = make(map[statement]*sql.Stmt)
-	}
-	stmt, err := t.PrepareContext(t.ctx, q.text)
-	if err != nil {
-		return q, err
-	}
-	m.list[key], q.stmt = stmt, stmt
-	return q, nil
-}
-
-func (m *statements) close() error {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	var errs []error
-	for _, s := range m.list {
-		errs = append(errs, s.Close())
-	}
-	m.list = nil
-	return errors.Join(errs...)
-}
-
-// querier is a pool or a transaction.
-type querier interface {
-	QueryContext(ctx context.Context, query string, args ...any) (*sql.Rows, error)
-}
-
-func each(ctx context.Context, db querier, scan func(*sql.Rows) error, text string, args []any) error {
-	r, err := db.QueryContext(ctx, text, args...)
+func scanAll(r *sql.Rows, err error, scan func(*sql.Rows) error) error {
 	if err != nil {
 		return err
 	}
@@ -331,7 +304,8 @@ func each(ctx context.Context, db querier, scan func(*sql.Rows) error, text stri
 func (s *Store) each(ctx context.Context, limit time.Duration, scan func(*sql.Rows) error, query string, args ...any) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	return s.wrap(each(ctx, s.read, scan, s.text(query), s.args(args)))
+	r, err := s.read.QueryContext(ctx, s.text(query), s.args(args)...)
+	return s.wrap(scanAll(r, err, scan))
 }
 
 // one reads one row, within limit; ErrNotFound where there is none.

@@ -74,7 +74,7 @@ const vmSelect = `SELECT ` + resultColumns + `, ` + vmState + `, COALESCE(o.name
 // vmFilter gives the conditions of a list of VMs; $1 is the time, $2 an empty result.
 func vmFilter(f api.MachineFilter, tenant string, now time.Time) (*where, error) {
 	w := &where{args: []any{millis(now), []byte{}}}
-	w.add(`r.machine <> r.host AND ($2 = $2)`)
+	w.add(`r.machine <> r.host AND CAST($1 AS BIGINT) IS NOT NULL AND CAST($2 AS BYTEA) IS NOT NULL`)
 	if tenant != "" {
 		w.and(`r.tenant = `, tenant)
 	}
@@ -143,7 +143,7 @@ func (s *Store) VMsOf(ctx context.Context, name, tenant string, now time.Time) (
 // HostPage gives a page of the hosts that a filter selects, by name and ID. With a tenant: those that have VMs of it.
 func (s *Store) HostPage(ctx context.Context, f api.MachineFilter, tenant string, p api.Page, now time.Time) (*api.List[HostRow], error) {
 	w := &where{args: []any{millis(now)}}
-	w.add(`$1 = $1`)
+	w.add(`CAST($1 AS BIGINT) IS NOT NULL`)
 	if tenant != "" {
 		w.add(`o.id IN (SELECT host FROM results WHERE tenant = ` + w.arg(tenant) + ` AND machine <> host)`)
 	}

@@ -128,6 +128,7 @@ func (s *Sender) Deliver(ctx context.Context, to Endpoint, m Message, now time.T
 	if err != nil {
 		return Outcome{Verdict: Retry, Err: bare(err)}
 	}
+	defer answer.Body.Close()
 	drain(answer.Body, cancel)
 	return outcome(answer, now)
 }
@@ -149,12 +150,12 @@ func (s *Sender) check(to Endpoint, m Message) error {
 	return s.cfg.CheckURL(to.URL)
 }
 
-// drain reads a little of the answer's body, so that the connection can be used again, and closes it.
-func drain(body io.ReadCloser, cancel context.CancelFunc) {
+// drain reads a little of the answer's body, so that the connection can be used again. What it says
+// does not matter, nor that it cannot be read.
+func drain(body io.Reader, cancel context.CancelFunc) {
 	t := time.AfterFunc(drainTime, cancel)
 	defer t.Stop()
-	io.Copy(io.Discard, io.LimitReader(body, maxAnswer)) // what it says does not matter
-	body.Close()
+	_, _ = io.Copy(io.Discard, io.LimitReader(body, maxAnswer))
 }
 
 func outcome(answer *http.Response, now time.Time) Outcome {

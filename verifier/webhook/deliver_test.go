@@ -38,9 +38,9 @@ func receive(t *testing.T, handle http.HandlerFunc, change ...func(c *webhook.Co
 		r.hits.Add(1)
 		handle(w, req)
 	}))
-	t.Cleanup(r.Server.Close)
+	t.Cleanup(r.Close)
 	roots := x509.NewCertPool()
-	roots.AddCert(r.Server.Certificate())
+	roots.AddCert(r.Certificate())
 	cfg := webhook.Config{Roots: roots, InsecureLocal: true, Timeout: 2 * time.Second}
 	for _, f := range change {
 		f(&cfg)
@@ -134,7 +134,9 @@ func TestDeliver_follows_no_redirect(t *testing.T) {
 
 func TestDeliver_waits_no_longer_than_the_timeout(t *testing.T) {
 	r := receive(t, func(_ http.ResponseWriter, req *http.Request) {
-		io.Copy(io.Discard, req.Body)
+		if _, err := io.Copy(io.Discard, req.Body); err != nil {
+			t.Error(err)
+		}
 		<-req.Context().Done()
 	}, func(c *webhook.Config) { c.Timeout = 200 * time.Millisecond })
 	begin := time.Now()
@@ -177,7 +179,7 @@ func TestDeliver_reads_little_of_a_huge_answer(t *testing.T) {
 	if o := r.deliver(t); o.Verdict != webhook.Delivered {
 		t.Errorf("%+v", o)
 	}
-	r.Server.Close() // the handler has ended
+	r.Close() // the handler has ended
 	if sent.Load() > 64<<20 {
 		t.Errorf("took %d bytes", sent.Load())
 	}

@@ -71,7 +71,7 @@ func Sign(secrets []Secret, id string, at time.Time, body []byte) string {
 
 func (s Secret) mac(id, timestamp string, body []byte) []byte {
 	h := hmac.New(sha256.New, s.key)
-	io.WriteString(h, id+"."+timestamp+".")
+	h.Write([]byte(id + "." + timestamp + "."))
 	h.Write(body)
 	return h.Sum(nil)
 }

@@ -276,7 +276,7 @@ func FuzzParse(f *testing.F) {
 	l.Separators()
 	f.Add(l.Data)
 	f.Add(l.Data[65:])
-	quoted := measuretest.NewPCRs(attest.SHA1, attest.SHA256, attest.SHA384).Values()
+	quoted, nothing := measuretest.NewPCRs(attest.SHA1, attest.SHA256, attest.SHA384).Values(), eventlog.NewRules()
 	f.Fuzz(func(t *testing.T, b []byte) {
 		log, err := eventlog.Parse(b)
 		if err != nil {
@@ -285,7 +285,20 @@ func FuzzParse(f *testing.F) {
 			}
 			return
 		}
-		log.Replay(quoted)
+		bad := map[uint8]bool{}
+		for _, m := range log.Replay(quoted) {
+			bad[m.PCR] = bad[m.PCR] || m.Alg == attest.SHA256
+		}
+		for p := range uint8(10) {
+			bank, _ := attest.Bank(quoted, attest.SHA256)
+			if log.Explains(bank, p) && bad[p] {
+				t.Fatalf("PCR %d is explained, and is not", p)
+			}
+			log.Measured(p)
+		}
+		if n := len(nothing.Unlisted(log, quoted)); n > eventlog.MaxAnomalies || n > len(log.Events()) {
+			t.Fatalf("%d unlisted events", n)
+		}
 		if len(log.Anomalies()) > eventlog.MaxAnomalies {
 			t.Fatal("too many anomalies")
 		}

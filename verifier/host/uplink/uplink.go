@@ -9,6 +9,7 @@
 package uplink
 
 import (
+	"bytes"
 	"context"
 	cryptorand "crypto/rand"
 	"errors"
@@ -64,12 +65,13 @@ type Uplink struct {
 	Log     *slog.Logger
 	State   func(string) // told in a few words how it goes; may be nil
 
-	instance [16]byte // random, of this Run
 	schedule schedule
 
-	mu      sync.Mutex
-	current Verifier
-	again   atomic.Bool
+	mu       sync.Mutex
+	current  Verifier
+	instance [16]byte              // random, of this session: challenges that an earlier one took come again
+	working  map[attest.Nonce]bool // challenges that are being answered
+	again    atomic.Bool
 }
 
 // Reconnect makes the uplink begin anew, with new certificates, as soon as the request for challenges
@@ -79,7 +81,6 @@ func (u *Uplink) Reconnect() { u.again.Store(true) }
 
 // Run serves until ctx ends, and returns when the last answer is done with.
 func (u *Uplink) Run(ctx context.Context) error {
-	_, _ = cryptorand.Read(u.instance[:]) // never fails
 	var answers sync.WaitGroup
 	defer answers.Wait()
 	retry := firstRetry
@@ -124,6 +125,7 @@ func (u *Uplink) session(run context.Context, answers *sync.WaitGroup) error {
 	defer cancel()
 	u.mu.Lock()
 	u.current = v
+	_, _ = cryptorand.Read(u.instance[:]) // never fails
 	u.mu.Unlock()
 	u.again.Store(false)
 	changed := u.Domains.Changed()
@@ -195,7 +197,10 @@ func (u *Uplink) hello(ctx context.Context, v Verifier) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	h := api.HostHello{Name: u.Name, EK: id.EK, EKCert: id.EKCert, AK: id.AK, Software: u.Host.Versions(), Instance: u.instance[:]}
+	h := api.HostHello{Name: u.Name, EK: id.EK, EKCert: id.EKCert, AK: id.AK, Software: u.Host.Versions()}
+	u.mu.Lock()
+	h.Instance = bytes.Clone(u.instance[:])
+	u.mu.Unlock()
 	for _, d := range u.Domains.Attested() {
 		h.VMs = append(h.VMs, api.HostVM{UUID: d.UUID, Name: attest.Clean(d.Name)})
 	}
@@ -215,8 +220,33 @@ func (u *Uplink) hello(ctx context.Context, v Verifier) (string, error) {
 	return id.ID, u.activate(ctx, v, attest.Nonce{}, w.Activation)
 }
 
+// begin reports whether a challenge is not being answered already: after a connection that broke the Verifier
+// gives again what it has no answer to.
+func (u *Uplink) begin(n attest.Nonce) bool {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.working[n] {
+		return false
+	}
+	if u.working == nil {
+		u.working = make(map[attest.Nonce]bool)
+	}
+	u.working[n] = true
+	return true
+}
+
+func (u *Uplink) end(n attest.Nonce) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	delete(u.working, n)
+}
+
 // answer makes and delivers the answer to one challenge. The Verifier does without one that fails.
 func (u *Uplink) answer(ctx context.Context, ch *attest.Challenge) {
+	if !u.begin(ch.Nonce) {
+		return
+	}
+	defer u.end(ch.Nonce)
 	log := u.Log.With("scheme", ch.Scheme, "challenge", attest.HexBytes(ch.Nonce[:8]))
 	log.Info("challenge", "vms", len(ch.VMs))
 	ctx, cancel := context.WithDeadline(ctx, time.Unix(ch.NotAfter, 0))
@@ -235,46 +265,71 @@ func (u *Uplink) answer(ctx context.Context, ch *attest.Challenge) {
 		log.Error("no answer", "error", err)
 		return
 	}
-	reply, v, err := u.deliver(ctx, b)
+	reply, err := u.deliver(ctx, b)
 	if err != nil {
 		log.Error("answer not delivered", "error", err)
 		return
 	}
 	log.Info("answered", "vms", len(ev.VMs), "bytes", len(b), "took", time.Since(began).Round(time.Millisecond))
-	if err := u.activate(ctx, v, ch.Nonce, reply.Activation); err != nil {
+	if len(reply.Activation) == 0 {
+		return
+	}
+	keys, err := u.opened(ctx, ch.Nonce, reply.Activation)
+	if err == nil {
+		err = u.insist(ctx, func(v Verifier) error { return v.Activated(ctx, *keys) })
+	}
+	if err != nil {
 		log.Error("credentials not returned", "error", err)
 	}
 }
 
 // deliver sends an answer until the Verifier takes or refuses it or its time is over.
-func (u *Uplink) deliver(ctx context.Context, b []byte) (*api.EvidenceReply, Verifier, error) {
+func (u *Uplink) deliver(ctx context.Context, b []byte) (reply *api.EvidenceReply, err error) {
+	err = u.insist(ctx, func(v Verifier) (err error) {
+		reply, err = v.EncodedEvidence(ctx, b)
+		return err
+	})
+	return reply, err
+}
+
+// insist calls f until the Verifier, whichever replica of it is there, has taken or refused what it sends, or its time is
+// over.
+func (u *Uplink) insist(ctx context.Context, f func(Verifier) error) error {
 	for pause := resend; ; pause *= 2 {
 		u.mu.Lock()
 		v := u.current
 		u.mu.Unlock()
-		reply, err := v.EncodedEvidence(ctx, b)
+		err := f(v)
 		var p *api.Problem
 		if err == nil || errors.As(err, &p) && p.Status < http.StatusInternalServerError && p.Status != http.StatusTooManyRequests {
-			return reply, v, err
+			return err
 		}
-		u.Log.Debug("answer not delivered yet", "error", err)
+		u.Log.Debug("not delivered yet", "error", err)
 		select {
 		case <-ctx.Done():
-			return nil, nil, err
+			return err
 		case <-time.After(pause/2 + rand.N(pause)): //nolint:gosec // spreads hosts in time, is no secret
 		}
 	}
 }
 
-// activate opens credentials, the host's own and those of VMs, and returns what is in them. A
-// machine that cannot is left out; the Verifier knows then.
+// activate opens the host's own credential and returns what is in it.
 func (u *Uplink) activate(ctx context.Context, v Verifier, nonce attest.Nonce, list []api.Activation) error {
 	if len(list) == 0 {
 		return nil
 	}
-	id, err := u.Host.TPM.Identity(ctx)
+	keys, err := u.opened(ctx, nonce, list)
 	if err != nil {
 		return err
+	}
+	return v.Activated(ctx, *keys)
+}
+
+// opened opens credentials, the host's own and those of VMs. A machine that cannot is left out; the Verifier knows then.
+func (u *Uplink) opened(ctx context.Context, nonce attest.Nonce, list []api.Activation) (*api.Activated, error) {
+	id, err := u.Host.TPM.Identity(ctx)
+	if err != nil {
+		return nil, err
 	}
 	ctx, cancel := context.WithTimeout(ctx, activateTime)
 	defer cancel()
@@ -289,13 +344,13 @@ func (u *Uplink) activate(ctx context.Context, v Verifier, nonce attest.Nonce, l
 		})
 	}
 	group.Wait()
-	out := api.Activated{Host: id.ID, Nonce: nonce}
+	out := &api.Activated{Host: id.ID, Nonce: nonce}
 	for _, k := range keys {
 		if k.Secret != nil {
 			out.Items = append(out.Items, k)
 		}
 	}
-	return v.Activated(ctx, out)
+	return out, nil
 }
 
 func (u *Uplink) open(ctx context.Context, a api.Activation) api.ActivatedKey {

@@ -39,20 +39,8 @@ ALTER TABLE reports DROP COLUMN evidence;
 ALTER TABLE reports ADD COLUMN scheme BIGINT NOT NULL DEFAULT 0;
 CREATE INDEX reports_created ON reports (created);
 
--- Which machines a report is about: state is its verdict on the machine, boot_id what its evidence is about ('' none came).
-ALTER TABLE report_machines RENAME TO report_machines_1;
-CREATE TABLE report_machines (
-    report      TEXT NOT NULL,
-    machine     TEXT NOT NULL,
-    created     BIGINT NOT NULL,
-    boot_id     TEXT NOT NULL,
-    state       TEXT NOT NULL,
-    PRIMARY KEY (report, machine)
-);
-INSERT INTO report_machines (report, machine, created, boot_id, state)
-    SELECT m.report, m.machine, r.created, m.boot_id, '' FROM report_machines_1 m JOIN reports r ON r.id = m.report;
-DROP TABLE report_machines_1;
-CREATE INDEX report_machines_machine ON report_machines (machine, created);
+-- Which machines a report is about, with the verdict on each and the boot that its evidence is about: JSON.
+ALTER TABLE reports ADD COLUMN about BYTEA;
 
 -- What hosts found in credentials for VMs' keys: the replica that appraises waits for it.
 CREATE TABLE activations (
@@ -159,6 +147,7 @@ ALTER TABLE results ADD COLUMN lapsed BIGINT NOT NULL DEFAULT 0;      -- its exp
 CREATE INDEX results_host ON results (host);
 CREATE INDEX results_vms ON results (name, machine, host) WHERE machine <> host;
 CREATE INDEX results_tenant ON results (tenant, name, machine, host) WHERE machine <> host;
+CREATE INDEX results_outdated ON results (host) WHERE outdated > generation;
 CREATE INDEX claims_host ON claims (host);
 CREATE INDEX claims_name ON claims (name);
 CREATE INDEX vtpms_host ON vtpms (host);
@@ -240,6 +229,15 @@ CREATE TABLE jobs (
     tenant      TEXT NOT NULL,
     created     BIGINT NOT NULL,
     finished    BIGINT NOT NULL
+);
+
+-- The parts of a job that replicas share. n is -1 for the one that makes the others.
+CREATE TABLE job_chunks (
+    job         TEXT NOT NULL,
+    n           BIGINT NOT NULL,
+    machines    BIGINT NOT NULL,           -- that were judged
+    finished    BIGINT NOT NULL,           -- 0: not yet
+    PRIMARY KEY (job, n)
 );
 
 -- What each replica counted in each minute.

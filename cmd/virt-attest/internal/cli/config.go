@@ -33,11 +33,11 @@ const (
 	defaultConfig   = "/etc/virt-attest/client.toml"
 	defaultVerifier = "unix:///run/virt-attest-verifier/api.sock"
 	defaultURI      = "qemu:///system"
-	defaultWeb      = "http://localhost:16580"
+	defaultWeb      = "http://localhost:16516"
 
 	// tokenVariable names the token file in place of the configuration. The token itself is in a file only: arguments and
 	// environment of a process can be read by others.
-	tokenVariable = "VIRT_ATTEST_TOKEN_FILE"
+	tokenVariable = "VIRT_ATTEST_TOKEN_FILE" //nolint:gosec // names a file
 	pkiDir        = "/etc/pki/virt-attest/"
 )
 

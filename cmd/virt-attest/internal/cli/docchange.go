@@ -147,7 +147,8 @@ func (d *docs) showImpact(i *api.Impact) error {
 }
 
 func (d *docs) printImpact(i *api.Impact) {
-	d.printf("Version %d of %s: %d machines use it, %d have evidence on record, %d would change\n", i.Version, clean(i.Name), i.Machines, i.Judged, len(i.Changes)+i.More)
+	d.printf("Version %d of %s: %s it, %d with evidence on record, %d would change\n", i.Version, clean(i.Name),
+		plural(i.Machines, "machine uses", "machines use"), i.Judged, len(i.Changes)+i.More)
 	if len(i.Changes) == 0 {
 		return
 	}

@@ -16,7 +16,7 @@ import (
 // vmCommands are the verbs on VMs (and with --host on hosts).
 func (a *app) vmCommands() []*cobra.Command {
 	return []*cobra.Command{a.attestCmd(), a.listCmd(), a.infoCmd(), a.stateCmd(), a.whyCmd(), a.reportCmd(), a.historyCmd(), a.logCmd(),
-		a.pcrsCmd(), a.certsCmd(), a.gateCmd(), a.waitCmd(), a.unenrollCmd(), a.rebaselineCmd()}
+		a.pcrsCmd(), a.certsCmd(), a.gateCmd(), a.waitCmd()}
 }
 
 // information is info in JSON: the result with what operators have said.
@@ -71,8 +71,10 @@ func (a *app) showInfo(i *information) error {
 	line("IMA entries", fmt.Sprint(r.Entries))
 	line("Kernel", r.Kernel)
 	line("Agent", r.Agent)
-	line("Compared with", r.RIM)
-	line("Reference", strings.Join(i.Settings.RIMs, ", "))
+	line("Reference", r.RIM)
+	if now := strings.Join(i.Settings.RIMs, ","); now != r.RIM {
+		line("Assigned now", dash(now))
+	}
 	line("Policy", i.Settings.Policy)
 	line("Tenant", i.Settings.Tenant)
 	if len(r.Reasons) > 0 {

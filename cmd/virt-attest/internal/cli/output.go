@@ -89,6 +89,12 @@ func since(t time.Time) string {
 		return "-"
 	}
 	d := time.Since(t).Round(time.Second)
+	if d < 0 && d > -time.Minute { // clocks differ
+		d = 0
+	}
+	if d < 0 {
+		return t.Local().Format("2006-01-02 15:04")
+	}
 	if d < 2*time.Minute {
 		return fmt.Sprintf("%ds ago", int(d.Seconds()))
 	}

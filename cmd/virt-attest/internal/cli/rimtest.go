@@ -33,7 +33,7 @@ func (a *app) rimTestCmd() *cobra.Command {
 }
 
 func (a *app) rimTest(ctx context.Context, client *api.Client, arg string, m *machine) error {
-	b, ev, _, err := a.evidence(ctx, client, m)
+	b, _, _, err := a.evidence(ctx, client, m)
 	if err != nil {
 		return err
 	}
@@ -56,7 +56,7 @@ func (a *app) rimTest(ctx context.Context, client *api.Client, arg string, m *ma
 	for _, r := range results([]*api.Report{report}) {
 		if m.isHost && r.UUID == (attest.UUID{}) || !m.isHost && r.UUID.String() == m.id {
 			r.Name = m.name
-			return a.showTest(&r, time.Unix(ev.Challenge.NotAfter, 0))
+			return a.showTest(&r, m.result.Time)
 		}
 	}
 	return fail(exitWrongState, "the newest evidence holds nothing of '%s'", clean(m.name))

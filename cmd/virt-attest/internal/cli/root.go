@@ -40,7 +40,7 @@ type app struct {
 func Run(ctx context.Context, args []string, in io.Reader, out, errw io.Writer) int {
 	a := &app{in: in, out: out, err: errw}
 	cmd := a.root()
-	cmd.SetArgs(splitVerb(args))
+	cmd.SetArgs(splitVerb(args, func(word string) bool { return takesValue(cmd, word) }))
 	cmd.SetIn(in)
 	cmd.SetOut(out)
 	cmd.SetErr(errw)
@@ -55,20 +55,33 @@ func Run(ctx context.Context, args []string, in io.Reader, out, errw io.Writer) 
 	return exitCode(err)
 }
 
-// splitVerb lets virsh's spelling of a verb stand for ours: rim-create is rim create.
-func splitVerb(args []string) []string {
-	for i, arg := range args {
-		if strings.HasPrefix(arg, "-") {
+// splitVerb lets virsh's spelling of a verb stand for ours: rim-create is rim create. takesValue tells of a flag whether
+// the next word is its value.
+func splitVerb(args []string, takesValue func(flag string) bool) []string {
+	for i := 0; i < len(args); i++ {
+		if strings.HasPrefix(args[i], "-") {
+			if takesValue(args[i]) {
+				i++
+			}
 			continue
 		}
 		for _, noun := range []string{"rim", "host", "policy", "alert", "token", "webhook", "config", "export"} {
-			if verb, ok := strings.CutPrefix(arg, noun+"-"); ok {
-				return append(append(append([]string{}, args[:i]...), noun, verb), args[i+1:]...)
+			if verb, ok := strings.CutPrefix(args[i], noun+"-"); ok {
+				return slices.Concat(args[:i], []string{noun, verb}, args[i+1:])
 			}
 		}
 		return args
 	}
 	return args
+}
+
+// takesValue reports whether a word of the command line is a flag of cmd that has its value in the next one.
+func takesValue(cmd *cobra.Command, word string) bool {
+	f := cmd.PersistentFlags().Lookup(strings.TrimLeft(word, "-"))
+	if len(word) == 2 {
+		f = cmd.PersistentFlags().ShorthandLookup(word[1:])
+	}
+	return f != nil && f.NoOptDefVal == ""
 }
 
 func (a *app) root() *cobra.Command {
@@ -103,13 +116,32 @@ func (a *app) root() *cobra.Command {
 	f.BoolVar(&a.noColor, "no-color", false, "never colour the output")
 	f.StringVar(&a.progress, "progress", "auto", "how long work is shown: auto, bar, plain, json or none")
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fail(exitUsage, "%v", err) })
-	cmd.AddCommand(a.vmCommands()...)
-	cmd.AddCommand(a.enableCmd(), a.disableCmd(), a.rimCmd(), a.policyCmd(), a.hostCmd(), a.verifyCmd(), a.versionCmd())
-	cmd.AddCommand(a.eventCmd(), a.alertCmd(), a.auditCmd(), a.tokenCmd(), a.webhookCmd(), a.loginLinkCmd(), a.exportCmd(), a.doctorCmd(), a.configCmd(), a.tenantCmd(), a.keysCmd())
+	a.addCommands(cmd)
 	for name, complete := range map[string]cobra.CompletionFunc{"output": words(outputs...), "progress": words(progresses...)} {
 		_ = cmd.RegisterFlagCompletionFunc(name, complete)
 	}
 	return cmd
+}
+
+// addCommands adds all commands, in the groups that help shows.
+func (a *app) addCommands(root *cobra.Command) {
+	for _, g := range []struct {
+		id, title string
+		below     []*cobra.Command
+	}{
+		{"machines", "Machines and their verdicts:", append(a.vmCommands(), a.verifyCmd())},
+		{"domains", "Domains:", []*cobra.Command{a.enableCmd(), a.disableCmd(), a.unenrollCmd(), a.rebaselineCmd(), a.tenantCmd()}},
+		{"rules", "What machines should be, and hosts:", []*cobra.Command{a.rimCmd(), a.policyCmd(), a.hostCmd()}},
+		{"events", "What happens:", []*cobra.Command{a.eventCmd(), a.alertCmd(), a.webhookCmd()}},
+		{"service", "The Verifier and who uses it:", []*cobra.Command{a.tokenCmd(), a.loginLinkCmd(), a.auditCmd(), a.keysCmd(), a.exportCmd(), a.doctorCmd(), a.configCmd()}},
+	} {
+		root.AddGroup(&cobra.Group{ID: g.id, Title: g.title})
+		for _, c := range g.below {
+			c.GroupID = g.id
+			root.AddCommand(c)
+		}
+	}
+	root.AddCommand(a.versionCmd())
 }
 
 func (a *app) prepare() error {
@@ -175,15 +207,18 @@ func (a *app) versionCmd() *cobra.Command {
 // asked turns the Verifier's refusal into an exit code.
 func asked(err error) error {
 	var p *api.Problem
+	var known *exitError
 	switch {
 	case err == nil:
 		return nil
+	case errors.As(err, &known): // of what was done with an answer
+		return err
 	case errors.As(err, &p) && p.Status == http.StatusNotFound:
 		return fail(exitWrongState, "%s", said(p))
 	case errors.As(err, &p) && (p.Status == http.StatusUnauthorized || p.Status == http.StatusForbidden):
 		return fail(exitConfig, "the Verifier does not let you: %s", said(p))
-	case errors.As(err, &p) && p.Status == http.StatusServiceUnavailable:
-		return fail(exitWrongState, "the Verifier is not ready: %s", said(p))
+	case errors.As(err, &p) && (p.Status == http.StatusServiceUnavailable || p.Status == http.StatusTooManyRequests):
+		return fail(exitWrongState, "the Verifier cannot do it now: %s", said(p))
 	case errors.As(err, &p) && p.Status < 500:
 		return fail(exitUsage, "%s", said(p))
 	case errors.As(err, &p):
@@ -212,9 +247,9 @@ func exactArgs(n int, what string) cobra.PositionalArgs {
 	}
 }
 
-func minArgs(n int, what string) cobra.PositionalArgs {
+func someArgs(what string) cobra.PositionalArgs {
 	return func(_ *cobra.Command, args []string) error {
-		if len(args) < n {
+		if len(args) == 0 {
 			return fail(exitUsage, "%s expected", what)
 		}
 		return nil
