@@ -7,8 +7,10 @@ CREATE TABLE job_chunks (
     finished    BIGINT NOT NULL,           -- 0: not yet
     PRIMARY KEY (job, n)
 );
+CREATE INDEX results_own ON results (host) WHERE machine = host;
 CREATE INDEX results_outdated ON results (host) WHERE outdated > generation;
 
 -- +goose Down
 DROP INDEX results_outdated;
+DROP INDEX results_own;
 DROP TABLE job_chunks;
