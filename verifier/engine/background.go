@@ -55,7 +55,10 @@ func (e *Engine) load(ctx context.Context) error {
 			return err
 		}
 		if e.store.Dialect() == store.SQLite { // no other process is there that could own anything
-			if err := e.takeOverBefore(ctx, time.Now().Add(100*e.lease)); err != nil {
+			if err := e.store.FreeLeases(ctx, e.id); err != nil {
+				return err
+			}
+			if err := e.takeOver(ctx); err != nil {
 				return err
 			}
 		}
@@ -159,11 +162,9 @@ func (e *Engine) forgotten(ctx context.Context) error {
 }
 
 // takeOver appraises what other replicas have left behind.
-func (e *Engine) takeOver(ctx context.Context) error { return e.takeOverBefore(ctx, time.Now()) }
-
-func (e *Engine) takeOverBefore(ctx context.Context, now time.Time) error {
+func (e *Engine) takeOver(ctx context.Context) error {
 	for ctx.Err() == nil {
-		rows, err := e.store.Orphans(ctx, e.id, now, e.lease, orphansAtOnce)
+		rows, err := e.store.Orphans(ctx, e.id, time.Now(), e.lease, orphansAtOnce)
 		if err != nil {
 			return err
 		}
@@ -330,7 +331,7 @@ const (
 )
 
 func (e *Engine) at(s stage) {
-	if e.stage != nil {
-		e.stage(s)
+	if f := e.stage.Load(); f != nil {
+		(*f)(s)
 	}
 }

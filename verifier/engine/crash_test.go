@@ -21,7 +21,7 @@ func stages() map[stage]string {
 // killAt kills a replica when an attestation there comes to a stage, and lets hosts reach another.
 func (w *world) killAt(r, next *replica, at stage) *atomic.Bool {
 	killed := &atomic.Bool{}
-	r.stage = func(s stage) {
+	stop := func(s stage) {
 		if s == at && killed.CompareAndSwap(false, true) {
 			r.kill()
 			if next != nil {
@@ -29,6 +29,7 @@ func (w *world) killAt(r, next *replica, at stage) *atomic.Bool {
 			}
 		}
 	}
+	r.stage.Store(&stop)
 	return killed
 }
 

@@ -26,6 +26,7 @@ const (
 	maxTries       = 3                // appraisals of one answer that are cut short, until it is ERROR unseen
 	maxNamed       = 20               // hosts named in a refusal
 	storeTimeout   = 40 * time.Second // to store an outcome
+	dropTimeout    = time.Second      // to take leave of the other replicas
 	workTimeout    = 60 * time.Second // to wait for a worker
 	commitTries    = 3                // to store an outcome that others get in the way of
 	maxNameLen     = 255              // of a host or VM name, bytes

@@ -43,6 +43,11 @@ func (a *appraisal) appraise(ctx context.Context, l *link.Linked, id evaluate.Id
 		return nil, err
 	}
 	a.e.meter().Stage(StageAppraise, time.Since(began))
+	for _, p := range pasts {
+		if !p.state.Time.IsZero() {
+			a.e.meter().EvidenceAge(max(time.Since(p.state.Time), 0))
+		}
+	}
 	a.step("the logs are replayed and compared with reference values")
 	o := &store.Outcome{Report: evaluate.Report(a.row.Challenge, out), Evidence: a.ev, Generation: generation}
 	if late { // what a later answer has shown stays the newest result

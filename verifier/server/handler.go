@@ -178,6 +178,10 @@ func (s *Server) withBody(c *call, rt *route, f func() error) error {
 		c.w.Header().Set("Connection", "close")
 		return api.NewProblem(http.StatusRequestEntityTooLarge, "at most %d bytes", rt.body)
 	}
+	if e := c.r.Header.Get("Content-Encoding"); e != "" && e != "identity" {
+		c.w.Header().Set("Connection", "close")
+		return api.NewProblem(http.StatusUnsupportedMediaType, "bodies are not compressed here")
+	}
 	timeout := bodyTimeout
 	if rt.bulk {
 		leave, err := s.bulk.enter(c.r.Context(), c.who.name)

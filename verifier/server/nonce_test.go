@@ -21,8 +21,20 @@ func TestEvidence_counts_once_and_only_for_its_own_challenge(t *testing.T) {
 	h.onEvid = func(ev *attest.Evidence) { first = ev }
 	want(t, v.attest(attest.SchemeSEPA, "", "vm1").VMs[0], appraise.Trusted)
 	h.onEvid = nil
-	if err := h.send(t.Context(), first); !api.IsStatus(err, http.StatusGone) {
-		t.Errorf("sent twice: %v", err)
+	before, err := v.Reports(t.Context(), m.uuid.String(), api.Page{})
+	must(t, err)
+	if err := h.send(t.Context(), first); err != nil && !api.IsStatus(err, http.StatusGone) {
+		t.Errorf("sent again, as by a host that did not get the answer: %v", err)
+	}
+	after, err := v.Reports(t.Context(), m.uuid.String(), api.Page{})
+	must(t, err)
+	if before.Total != after.Total || before.Items[0] != after.Items[0] {
+		t.Errorf("an answer counted twice: %+v, then %+v", before, after)
+	}
+	other := *first
+	other.Host.PCRs = nil
+	if err := h.send(t.Context(), &other); !api.IsStatus(err, http.StatusGone) && !api.IsStatus(err, http.StatusBadRequest) {
+		t.Errorf("another answer with its nonce: %v", err)
 	}
 	m.ima.File("/tmp/evil", "evil")
 	for name, c := range map[string]struct {

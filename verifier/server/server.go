@@ -18,6 +18,8 @@ import (
 	"virt-attest/verifier/api"
 	"virt-attest/verifier/engine"
 	"virt-attest/verifier/store"
+	"virt-attest/verifier/web"
+	"virt-attest/verifier/webhook"
 )
 
 // Backend is what a Server serves.
@@ -51,7 +53,8 @@ type Server struct {
 	streams streams
 	openapi []byte
 
-	heartbeat time.Duration
+	heartbeat time.Duration // of event streams
+	patience  time.Duration // with a reader of an event stream
 	changing  sync.Mutex    // held from a look at what is changed to its change, where the caller names what it saw
 	closing   chan struct{} // closed when the Server ends
 
@@ -64,7 +67,7 @@ type Server struct {
 // New opens the listeners. Nothing is served before Run.
 func New(ctx context.Context, conf Config, b Backend, opts Options, log *slog.Logger) (*Server, error) {
 	s := &Server{conf: conf, opts: opts, log: log, svc: b, hostd: b, backend: b, bulk: newGate(maxBulk, maxBulkEach), wallet: newWallet(b),
-		repeats: newRepeats(), heartbeat: beat, closing: make(chan struct{})}
+		repeats: newRepeats(), heartbeat: beat, patience: streamWrite, closing: make(chan struct{})}
 	var err error
 	if s.openapi, err = OpenAPI(); err != nil {
 		return nil, err
@@ -266,17 +269,31 @@ func Start(ctx context.Context, conf Config, log *slog.Logger, ready func()) err
 	e, err := engine.New(ctx, engine.Config{Store: st, Log: log, Lifetime: time.Duration(conf.Verdict.Lifetime),
 		HostLifetime: time.Duration(conf.Verdict.HostLifetime), Workers: conf.Limits.Workers, EKIssuers: conf.Hosts.EKIssuers,
 		Retention: store.Retention{Reports: conf.Store.Reports, Evidence: conf.Store.Evidence, Age: time.Duration(conf.Store.Age), Events: time.Duration(conf.Store.Events)},
-		Version:   version.Version, Hostname: name})
+		Version:   version.Version, Hostname: name, Webhooks: webhook.Config{InsecureHTTP: conf.Webhooks.InsecureHTTP, InsecureLocal: conf.Webhooks.InsecureLocal}})
 	if err != nil {
 		return err
 	}
 	defer e.Close()
-	s, err := New(ctx, conf, e, Options{}, log)
+	opts, err := pageOf(e, log)
+	if err != nil {
+		return err
+	}
+	s, err := New(ctx, conf, e, opts, log)
 	if err != nil {
 		return err
 	}
 	ready()
 	return s.Run(ctx)
+}
+
+// pageOf makes the web page.
+func pageOf(svc api.Service, log *slog.Logger) (Options, error) {
+	doc, err := OpenAPI()
+	if err != nil {
+		return Options{}, err
+	}
+	h, err := web.New(svc, web.Options{OpenAPI: doc, Version: version.Version, Log: log})
+	return Options{Web: h}, err
 }
 
 // openStore opens the database that the configuration names, and brings its tables up to date.

@@ -22,7 +22,7 @@ type Outcome struct {
 	Advances   []Advance        // of machines whose measurements were proven further
 	VTPMs      []VTPM           // that were linked
 	Left       []attest.UUID    // VMs that the host proved not to run
-	Generation int64            // Subjects gave it with what was appraised by
+	Generation int64            // Subjects gave it with what was appraised by; 0: by nothing
 	Alerts     []api.Alert      // that the machines' verdicts call for now: code, machine, text, hint. Others of theirs are closed
 }
 
@@ -203,12 +203,7 @@ func (t *tx) putMachines(all []Advance) error {
 	if n != int64(len(rows)) { // another answer put it on record this moment
 		return ErrConflict
 	}
-	for _, a := range logs {
-		if err := t.putLog(a); err != nil {
-			return err
-		}
-	}
-	return nil
+	return t.putLogs(logs)
 }
 
 func (t *tx) supersedes(a Advance) (bool, error) {

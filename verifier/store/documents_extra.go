@@ -182,18 +182,3 @@ func (s *Store) Places(ctx context.Context, vms []string) (map[string]Place, err
 	}, `SELECT `+resultColumns+`, COALESCE(o.name, '') FROM results r LEFT JOIN hosts o ON o.id = r.host WHERE r.machine = ANY($1) ORDER BY r.machine, r.created`, list(vms))
 	return m, err
 }
-
-// NewestEvidences is NewestEvidence for many machines; those without are left out.
-func (s *Store) NewestEvidences(ctx context.Context, machines []string) (map[string]string, error) {
-	m := make(map[string]string, len(machines))
-	for _, id := range machines {
-		report, err := s.NewestEvidence(ctx, id)
-		switch {
-		case err == nil:
-			m[id] = report
-		case !errors.Is(err, ErrNotFound):
-			return nil, err
-		}
-	}
-	return m, nil
-}

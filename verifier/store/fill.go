@@ -24,6 +24,13 @@ func (s *Store) fill() *goose.Migration {
 	}}, nil)
 }
 
+// tune is the migration that fits tables to how they are used.
+func (s *Store) tune() *goose.Migration {
+	return goose.NewGoMigration(4, &goose.GoFunc{RunTx: func(ctx context.Context, raw *sql.Tx) error {
+		return s.dialect.tune(&tx{ctx: ctx, s: s, w: &writer{}, Tx: raw})
+	}}, nil)
+}
+
 func (t *tx) fillResults() error {
 	type old struct {
 		machine, host string

@@ -133,7 +133,7 @@ func (s *Store) pruneLogs(ctx context.Context) error {
 	for _, b := range boots {
 		needed := false
 		err := s.reportsAbout(ctx, b.machine, func(r reportAbout) bool {
-			needed = r.evidence && r.Boot == b.id
+			needed = r.Evidence && r.Boot == b.id
 			return !needed
 		})
 		if err != nil {

@@ -38,51 +38,60 @@ func (s *Store) Evidence(ctx context.Context, report string) (*attest.Evidence, 
 type reportAbout struct {
 	api.ReportInfo
 	about
-	evidence bool
 }
 
 // reportsAbout hands the reports about a machine to f, newest first, until f has enough. They are found by the hosts
 // that the machine is or was on.
 func (s *Store) reportsAbout(ctx context.Context, machine string, f func(reportAbout) bool) error {
-	enough := errors.New("enough")
-	err := s.each(ctx, bulkTimeout, func(r *sql.Rows) error {
-		var v reportAbout
+	all, err := listOf(ctx, s, func(r *sql.Rows) (v api.ReportInfo, err error) {
 		var created, scheme int64
 		var kept int
-		var all []about
-		var b []byte
-		if err := r.Scan(&v.ID, &v.Host, &created, &scheme, &b, &kept); err != nil {
-			return err
-		}
-		if !bytes.Contains(b, []byte(`"`+machine+`"`)) {
-			return nil
-		}
-		if err := json.Unmarshal(b, &all); err != nil {
-			return err
-		}
-		i := slices.IndexFunc(all, func(a about) bool { return a.Machine == machine })
-		if i < 0 {
-			return nil
-		}
-		v.about, v.evidence = all[i], kept == 1
-		v.Time, v.ReportInfo.State, v.Scheme, v.Evidence = fromMillis(created), all[i].State, attest.Scheme(scheme), v.evidence
-		if !f(v) {
-			return enough
-		}
-		return nil
-	}, `SELECT r.id, r.host, r.created, r.scheme, r.about, CASE WHEN e.report IS NULL THEN 0 ELSE 1 END FROM reports r LEFT JOIN evidence e ON e.report = r.id
+		err = r.Scan(&v.ID, &v.Host, &created, &scheme, &kept)
+		v.Time, v.Scheme, v.Evidence = fromMillis(created), attest.Scheme(scheme), kept == 1
+		return v, err
+	}, `SELECT r.id, r.host, r.created, r.scheme, CASE WHEN e.report IS NULL THEN 0 ELSE 1 END FROM reports r LEFT JOIN evidence e ON e.report = r.id
 		WHERE r.host IN (SELECT host FROM results WHERE machine = $1 UNION SELECT host FROM vtpms WHERE uuid = $1 UNION SELECT host FROM events WHERE machine = $1)
 		ORDER BY r.created DESC, r.id`, machine)
-	if errors.Is(err, enough) {
-		return nil
+	if err != nil {
+		return err
 	}
-	return err
+	for _, v := range all {
+		a, ok, err := s.aboutIn(ctx, v.ID, machine)
+		if err != nil {
+			return err
+		}
+		if v.State = a.State; ok && !f(reportAbout{v, a}) {
+			return nil
+		}
+	}
+	return nil
+}
+
+// aboutIn gives what a report says of a machine, if anything.
+func (s *Store) aboutIn(ctx context.Context, report, machine string) (a about, ok bool, err error) {
+	var b []byte
+	err = s.one(ctx, opTimeout, `SELECT about FROM reports WHERE id = $1`, []any{report}, &b)
+	if errors.Is(err, ErrNotFound) { // was pruned this moment
+		return a, false, nil
+	}
+	if err != nil || !bytes.Contains(b, []byte(`"`+machine+`"`)) {
+		return a, false, err
+	}
+	var all []about
+	if err := json.Unmarshal(b, &all); err != nil {
+		return a, false, err
+	}
+	i := slices.IndexFunc(all, func(a about) bool { return a.Machine == machine })
+	if i < 0 {
+		return a, false, nil
+	}
+	return all[i], true, nil
 }
 
 // NewestEvidence gives the ID of the newest report whose Evidence is kept and holds the machine.
 func (s *Store) NewestEvidence(ctx context.Context, machine string) (id string, err error) {
 	err = s.reportsAbout(ctx, machine, func(r reportAbout) bool {
-		if r.evidence && r.Boot != "" {
+		if r.Evidence && r.Boot != "" {
 			id = r.ID
 		}
 		return id == ""
@@ -91,6 +100,33 @@ func (s *Store) NewestEvidence(ctx context.Context, machine string) (id string, 
 		err = ErrNotFound
 	}
 	return id, err
+}
+
+// NewestEvidences is NewestEvidence for many machines; those without are left out.
+func (s *Store) NewestEvidences(ctx context.Context, machines []string) (map[string]string, error) {
+	m := make(map[string]string, len(machines))
+	err := s.each(ctx, opTimeout, func(r *sql.Rows) error { // of most the newest report has some, and speaks of them
+		var machine, report string
+		err := r.Scan(&machine, &report)
+		m[machine] = report
+		return err
+	}, `SELECT r.machine, r.report FROM results r JOIN evidence e ON e.report = r.report WHERE r.machine = ANY($1) AND r.reason <> 'vm-missing' ORDER BY r.machine, r.created`, list(machines))
+	if err != nil {
+		return nil, err
+	}
+	for _, id := range machines {
+		if m[id] != "" {
+			continue
+		}
+		report, err := s.NewestEvidence(ctx, id)
+		switch {
+		case err == nil:
+			m[id] = report
+		case !errors.Is(err, ErrNotFound):
+			return nil, err
+		}
+	}
+	return m, nil
 }
 
 // Reports lists the reports on record that say something about a machine, newest first.

@@ -25,6 +25,7 @@ type result struct {
 	generation, outdated                int64
 	body                                []byte // JSON of the appraise.Result, without what stands in columns; empty: never attested
 	reasons                             []appraise.Reason
+	unknown                             bool // there was no row
 }
 
 // resultRows makes the rows of a report's results.
@@ -106,7 +107,7 @@ func (row *result) into() []any {
 type verdicts struct {
 	host       string
 	created    int64
-	generation int64
+	generation int64 // 0: the one that is now
 	rows       []*result
 	alerts     []api.Alert
 	restate    bool // results of reports on record, judged anew
@@ -120,6 +121,11 @@ type moment struct {
 
 // putResults puts results on record, and events of those that are different from before.
 func (t *tx) putResults(v *verdicts) error {
+	if v.generation == 0 { // nothing was appraised by anything
+		if err := t.one(`SELECT value FROM counters WHERE name = 'generation'`, nil, &v.generation); err != nil {
+			return err
+		}
+	}
 	before, err := t.resultsOf(v.host)
 	if err != nil {
 		return err
@@ -138,6 +144,7 @@ func (t *tx) putResults(v *verdicts) error {
 		r.generation, r.since = v.generation, r.created
 		written = append(written, r.machine)
 		if was == nil {
+			r.unknown = true
 			fresh = append(fresh, r)
 			changed = append(changed, r)
 			before[r.machine] = r
@@ -158,6 +165,9 @@ func (t *tx) putResults(v *verdicts) error {
 		fresh = append(fresh, r)
 	}
 	if err := t.findTenants(fresh); err != nil {
+		return err
+	}
+	if err := t.findOutdated(fresh); err != nil {
 		return err
 	}
 	if err := t.writeResults(v, fresh, same); err != nil {
@@ -212,6 +222,26 @@ func (t *tx) findTenants(fresh []*result) error {
 	return err
 }
 
+// findOutdated marks rows of machines that had none: a change since their reference values were read may concern them, and
+// had nothing to mark.
+func (t *tx) findOutdated(fresh []*result) error {
+	var now int64
+	for _, r := range fresh {
+		if !r.unknown {
+			continue
+		}
+		if now == 0 {
+			if err := t.one(`SELECT value FROM counters WHERE name = 'generation'`, nil, &now); err != nil {
+				return err
+			}
+		}
+		if r.generation < now {
+			r.outdated = now
+		}
+	}
+	return nil
+}
+
 func (t *tx) tenants(ids list) (map[string]string, error) {
 	m := make(map[string]string)
 	err := t.each(func(r *sql.Rows) error {
@@ -226,9 +256,9 @@ func (t *tx) tenants(ids list) (map[string]string, error) {
 func (t *tx) writeResults(v *verdicts, fresh []*result, same map[moment]list) error {
 	rows := make([][]any, 0, len(fresh))
 	for _, r := range fresh {
-		rows = append(rows, []any{r.machine, v.host, r.name, r.tenant, r.report, r.created, r.at, r.state, r.reason, r.expires, r.since, r.digest, r.generation, r.body})
+		rows = append(rows, []any{r.machine, v.host, r.name, r.tenant, r.report, r.created, r.at, r.state, r.reason, r.expires, r.since, r.digest, r.generation, r.outdated, r.body})
 	}
-	_, err := t.insert(`results (machine, host, name, tenant, report, created, at, state, reason, expires, since, digest, generation, result)`,
+	_, err := t.insert(`results (machine, host, name, tenant, report, created, at, state, reason, expires, since, digest, generation, outdated, result)`,
 		`ON CONFLICT (machine, host) DO UPDATE SET name = excluded.name, report = excluded.report, created = excluded.created,
 			at = excluded.at, state = excluded.state, reason = excluded.reason, expires = excluded.expires, since = excluded.since, digest = excluded.digest,
 			generation = excluded.generation, lapsed = 0, result = excluded.result`, rows)

@@ -84,7 +84,7 @@ func provider(d goose.Dialect, s *Store, more ...goose.ProviderOption) (*goose.P
 	if err != nil {
 		return nil, err
 	}
-	return goose.NewProvider(d, s.write.DB, files, append(more, goose.WithDisableGlobalRegistry(true), goose.WithGoMigrations(s.fill()))...)
+	return goose.NewProvider(d, s.write.DB, files, append(more, goose.WithDisableGlobalRegistry(true), goose.WithGoMigrations(s.fill(), s.tune()))...)
 }
 
 func (sqliteDialect) listen(context.Context, *Store) {}
@@ -109,6 +109,8 @@ func (sqliteDialect) arg(v any) any {
 	}
 	return v
 }
+
+func (sqliteDialect) tune(*tx) error { return nil }
 
 func (sqliteDialect) begun(*tx, bool) error { return nil }
 

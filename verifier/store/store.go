@@ -139,6 +139,7 @@ type dialect interface {
 	name() string
 	open(ctx context.Context, s *Store, c Config) error
 	migrate(ctx context.Context, s *Store) error
+	tune(t *tx) error                     // tables for how they are used, when they are new
 	listen(ctx context.Context, s *Store) // until ctx ends, where others may publish
 	text(query string) string             // a statement as this database reads it
 	arg(v any) any                        // an argument as its driver takes it

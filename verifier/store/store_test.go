@@ -3,7 +3,6 @@ package store
 import (
 	"bytes"
 	"context"
-	"database/sql"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -287,50 +286,6 @@ func TestDocuments_cannot_vanish_while_a_machine_needs_them(t *testing.T) {
 		must(t, s.DeleteDocument(t.Context(), api.DocRIM, "a", t0, Trail{}))
 		is(t, "deleted twice", s.DeleteDocument(t.Context(), api.DocRIM, "a", t0, Trail{}), ErrNotFound)
 	})
-}
-
-// Fault F9.
-func TestStore_answers_on_time_while_another_process_locks_the_file(t *testing.T) {
-	d := newSQLite(t)
-	s, path := d.open(t), d.Path
-	other, err := sql.Open("sqlite", "file:"+path+"?_txlock=exclusive")
-	must(t, err)
-	defer func() { _ = other.Close() }()
-	lock, err := other.BeginTx(t.Context(), nil)
-	must(t, err)
-	start := time.Now()
-	err = s.PutHost(t.Context(), host("h1"), nil, "")
-	if err == nil || errors.Is(err, ErrConflict) || errors.Is(err, ErrNotFound) {
-		t.Errorf("locked: %v", err)
-	}
-	if d := time.Since(start); d > opTimeout+time.Second {
-		t.Errorf("answered after %v", d)
-	}
-	must(t, lock.Rollback())
-	must(t, s.PutHost(t.Context(), host("h1"), nil, ""))
-}
-
-// Fault F9.
-func TestStore_on_a_full_disk_fails_and_recovers(t *testing.T) {
-	s := newSQLite(t).open(t)
-	must(t, s.PutHost(t.Context(), host("h1"), nil, ""))
-	limit := func(pages int) {
-		must(t, s.tx(t.Context(), opTimeout, func(t *tx) error {
-			_, err := t.ExecContext(t.ctx, fmt.Sprintf("PRAGMA max_page_count = %d", pages))
-			return err
-		}))
-	}
-	limit(1)
-	o := outcome(1, t0)
-	o.Advances = []Advance{advance(0, log(0, 5000), 5000)}
-	err := s.Commit(t.Context(), o)
-	if err == nil || errors.Is(err, ErrConflict) {
-		t.Errorf("full: %v", err)
-	}
-	_, err = s.Report(t.Context(), "01")
-	is(t, "half a commit", err, ErrNotFound)
-	limit(1 << 20)
-	must(t, s.Commit(t.Context(), o))
 }
 
 func TestStore_ends_with_its_callers_context(t *testing.T) {

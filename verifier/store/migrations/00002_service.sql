@@ -147,6 +147,8 @@ ALTER TABLE results ADD COLUMN lapsed BIGINT NOT NULL DEFAULT 0;      -- its exp
 CREATE INDEX results_host ON results (host);
 CREATE INDEX results_vms ON results (name, machine, host) WHERE machine <> host;
 CREATE INDEX results_tenant ON results (tenant, name, machine, host) WHERE machine <> host;
+CREATE INDEX results_own ON results (host) WHERE machine = host;
+CREATE INDEX results_outdated ON results (host) WHERE outdated > generation;
 CREATE INDEX claims_host ON claims (host);
 CREATE INDEX claims_name ON claims (name);
 CREATE INDEX vtpms_host ON vtpms (host);
@@ -228,6 +230,15 @@ CREATE TABLE jobs (
     tenant      TEXT NOT NULL,
     created     BIGINT NOT NULL,
     finished    BIGINT NOT NULL
+);
+
+-- The parts of a job that replicas share. n is -1 for the one that makes the others.
+CREATE TABLE job_chunks (
+    job         TEXT NOT NULL,
+    n           BIGINT NOT NULL,
+    machines    BIGINT NOT NULL,           -- that were judged
+    finished    BIGINT NOT NULL,           -- 0: not yet
+    PRIMARY KEY (job, n)
 );
 
 -- What each replica counted in each minute.
