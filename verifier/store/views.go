@@ -69,12 +69,12 @@ func (s *Store) VMPage(ctx context.Context, f api.MachineFilter, tenant string, 
 }
 
 const vmSelect = `SELECT ` + resultColumns + `, ` + vmState + `, COALESCE(o.name, ''), COALESCE(h.name, ''), COALESCE(h.report, ''), COALESCE(h.at, 0), COALESCE(h.expires, 0),
-	COALESCE(h.outdated, 0), COALESCE(h.generation, 0), COALESCE(h.result, $2)` + fromVMs
+	COALESCE(h.outdated, 0), COALESCE(h.generation, 0), h.result` + fromVMs
 
-// vmFilter gives the conditions of a list of VMs; $1 is the time, $2 an empty result.
+// vmFilter gives the conditions of a list of VMs; $1 is the time.
 func vmFilter(f api.MachineFilter, tenant string, now time.Time) (*where, error) {
-	w := &where{args: []any{millis(now), []byte{}}}
-	w.add(`r.machine <> r.host AND CAST($1 AS BIGINT) IS NOT NULL AND CAST($2 AS BYTEA) IS NOT NULL`)
+	w := &where{args: []any{millis(now)}}
+	w.add(`r.machine <> r.host AND CAST($1 AS BIGINT) >= 0`)
 	if tenant != "" {
 		w.and(`r.tenant = `, tenant)
 	}
@@ -136,14 +136,14 @@ func (rec *Record) fill(row *result, state string) (err error) {
 
 // VMsOf gives a VM's rows by its UUID or name: one per host that runs it or ran it last.
 func (s *Store) VMsOf(ctx context.Context, name, tenant string, now time.Time) ([]VMRow, error) {
-	return listOf(ctx, s, scanVM, vmSelect+`WHERE r.machine <> r.host AND (r.machine = $3 OR r.name = $3) AND (r.tenant = $4 OR $4 = '') ORDER BY r.machine, r.host`,
-		millis(now), []byte{}, name, tenant)
+	return listOf(ctx, s, scanVM, vmSelect+`WHERE r.machine <> r.host AND (r.machine = $2 OR r.name = $2) AND (r.tenant = $3 OR $3 = '') ORDER BY r.machine, r.host`,
+		millis(now), name, tenant)
 }
 
 // HostPage gives a page of the hosts that a filter selects, by name and ID. With a tenant: those that have VMs of it.
 func (s *Store) HostPage(ctx context.Context, f api.MachineFilter, tenant string, p api.Page, now time.Time) (*api.List[HostRow], error) {
 	w := &where{args: []any{millis(now)}}
-	w.add(`CAST($1 AS BIGINT) IS NOT NULL`)
+	w.add(`CAST($1 AS BIGINT) >= 0`)
 	if tenant != "" {
 		w.add(`o.id IN (SELECT host FROM results WHERE tenant = ` + w.arg(tenant) + ` AND machine <> host)`)
 	}
