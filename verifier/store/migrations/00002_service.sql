@@ -147,6 +147,7 @@ ALTER TABLE results ADD COLUMN lapsed BIGINT NOT NULL DEFAULT 0;      -- its exp
 CREATE INDEX results_host ON results (host);
 CREATE INDEX results_vms ON results (name, machine, host) WHERE machine <> host;
 CREATE INDEX results_tenant ON results (tenant, name, machine, host) WHERE machine <> host;
+CREATE INDEX results_reason ON results (reason) WHERE reason <> '';
 CREATE INDEX results_own ON results (host) WHERE machine = host;
 CREATE INDEX results_outdated ON results (host) WHERE outdated > generation;
 CREATE INDEX claims_host ON claims (host);
