@@ -164,6 +164,8 @@ CREATE INDEX results_tenant ON results (tenant, name, machine, host) WHERE machi
 CREATE INDEX results_other ON results (host) WHERE state <> 'TRUSTED';
 CREATE INDEX results_lapsed ON results (host) WHERE lapsed <> 0;
 CREATE INDEX results_outdated ON results (host) WHERE behind <> 0;
+CREATE INDEX results_reason ON results (reason) WHERE reason <> '';
+CREATE INDEX results_own ON results (host) WHERE machine = host;
 CREATE INDEX claims_host ON claims (host);
 CREATE INDEX claims_name ON claims (name);
 CREATE INDEX vtpms_host ON vtpms (host);
