@@ -143,6 +143,9 @@ func (e *Engine) begin() error {
 		e.cancel()
 		return fmt.Errorf("%w: %w", ErrUnavailable, err)
 	}
+	if err := e.guard("loading", func() error { return e.loadAll(e.ctx) }); err != nil {
+		e.log.Error("not ready yet, it is tried again", "err", err)
+	}
 	e.background()
 	return nil
 }

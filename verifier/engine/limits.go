@@ -62,6 +62,7 @@ const (
 	hookPause     = 100 * time.Millisecond
 	hookBatch     = 100 // events read at a time for a webhook
 	hostsPerChunk = 16  // hosts whose machines one task judges again
+	impactReasons = 8   // of one machine in an impact
 	impactBatch   = 32  // machines that an impact is looked for among at a time
 
 	turnTimeout   = time.Minute // of one turn of background work

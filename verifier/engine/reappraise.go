@@ -38,6 +38,9 @@ func (e *Engine) reappraise(ctx context.Context, who api.Caller, why string) (*a
 	if err != nil {
 		return nil, fromStore(err, "results")
 	}
+	if n == 0 {
+		return e.nothingToDo(ctx, who)
+	}
 	return e.newJob(ctx, who, taskReappraise, map[string]string{"of": why}, n)
 }
 

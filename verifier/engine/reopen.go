@@ -94,7 +94,9 @@ func (e *Engine) onRecord(ctx context.Context, ev *attest.Evidence) (evaluate.Re
 }
 
 // overtaken reports whether a later answer of a machine has advanced its state since.
-func (s *stored) overtaken(machine string) bool { return s.states[machine].Time.Truncate(time.Millisecond).After(s.at) }
+func (s *stored) overtaken(machine string) bool {
+	return s.states[machine].Time.Truncate(time.Millisecond).After(s.at)
+}
 
 // judge appraises the host and VMs of the Evidence by what bases say, in batches of bounded memory, and hands the
 // outcome of each batch to f; the host is in every one. logs of batches are in f's hands no longer than the call. Machines that cannot be judged

@@ -150,6 +150,11 @@ func TestService_never_shows_a_tenant_what_is_another_tenants(t *testing.T) {
 	if v.Result.State != appraise.Untrusted || v.Result.Reasons[0].Text != "its host is UNTRUSTED" {
 		t.Errorf("%+v", v.Result)
 	}
+	own, err := r.Attest(ctx, who, api.AttestRequest{VMs: []string{"vm1"}, Scheme: attest.SchemeSEPA, Timeout: 10})
+	must(t, err)
+	if b, err := json.Marshal(own); err != nil || strings.Contains(string(b), "odd-on-the-host") || len(own.VMs) != 1 {
+		t.Errorf("%s %v", b, err)
+	}
 	if s := w.vmState(r, theirs.uuid.String()); s == "" {
 		t.Error("the other tenant's VM is gone")
 	}

@@ -203,10 +203,13 @@ func TestServices_without_a_database_say_that_it_is_their_fault(t *testing.T) {
 		"overview":  func() error { _, err := r.Overview(ctx, operator()); return err },
 		"VMs":       func() error { _, err := r.VMs(ctx, operator(), api.MachineFilter{}, api.Page{}); return err },
 		"documents": func() error { _, err := r.Documents(ctx, operator(), api.DocRIM); return err },
-		"token":     func() error { _, err := r.Authenticate(ctx, "va_"+strings.Repeat("0", 16)+"_"+strings.Repeat("A", 43)); return err },
-		"settings":  func() error { return r.PutSettings(ctx, operator(), attest.UUID{15: 1}.String(), api.Settings{}) },
-		"audit":     func() error { _, err := r.CheckAudit(ctx, operator()); return err },
-		"events":    func() error { _, err := r.Events(ctx, operator(), api.EventFilter{}); return err },
+		"token": func() error {
+			_, err := r.Authenticate(ctx, "va_"+strings.Repeat("0", 16)+"_"+strings.Repeat("A", 43))
+			return err
+		},
+		"settings": func() error { return r.PutSettings(ctx, operator(), attest.UUID{15: 1}.String(), api.Settings{}) },
+		"audit":    func() error { _, err := r.CheckAudit(ctx, operator()); return err },
+		"events":   func() error { _, err := r.Events(ctx, operator(), api.EventFilter{}); return err },
 	} {
 		if err := f(); !errors.Is(err, ErrUnavailable) {
 			t.Errorf("%s: %v", name, err)

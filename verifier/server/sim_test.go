@@ -19,6 +19,7 @@ import (
 	"virt-attest/attest/measurement"
 	"virt-attest/attest/sepa"
 	"virt-attest/internal/measuretest"
+	"virt-attest/internal/pgtest"
 	"virt-attest/internal/softtpm"
 	"virt-attest/verifier/api"
 	"virt-attest/verifier/appraise"
@@ -272,6 +273,14 @@ func (s *syncBuffer) String() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.b.String()
+}
+
+// onEach runs a test with a Verifier on SQLite and with one on PostgreSQL.
+func onEach(t *testing.T, f func(t *testing.T, v *verifier)) {
+	t.Run("sqlite", func(t *testing.T) { f(t, newVerifier(t)) })
+	t.Run("postgres", func(t *testing.T) {
+		f(t, newVerifier(t, func(c *server.Config) { c.Store.URL = pgtest.URL(t) }))
+	})
 }
 
 func newVerifier(t testing.TB, change ...func(*server.Config)) *verifier {
