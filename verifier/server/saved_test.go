@@ -1,12 +1,17 @@
 package server_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"flag"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -140,5 +145,30 @@ func TestAPI_answers_are_those_of_the_golden_files(t *testing.T) {
 		if string(golden) != string(b) {
 			t.Errorf("%s is\n%s\nwant\n%s", name, b, golden)
 		}
+	}
+}
+
+func TestMetrics_count_attestations_and_requests(t *testing.T) {
+	v := newVerifier(t)
+	v.host("host1", newVM(1))
+	want(t, v.attest(attest.SchemeSEPA, "", "vm1").VMs[0], appraise.Trusted)
+	tr := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", v.conf.Listen.Unix)
+	}}
+	defer tr.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://localhost/metrics", nil)
+	must(t, err)
+	res, err := tr.RoundTrip(req)
+	must(t, err)
+	b, err := io.ReadAll(res.Body)
+	must(t, err)
+	_ = res.Body.Close()
+	for _, line := range []string{`virt_attest_attestations_total{kind="vm",result="TRUSTED",scheme="sepa"} 1`, `route="POST /api/v1/attest"`, `virt_attest_verdicts{kind="vm",state="TRUSTED"} 1`, "virt_attest_nonce_issued_total 1"} {
+		if !strings.Contains(string(b), line) {
+			t.Errorf("no line with %s", line)
+		}
+	}
+	if t.Failed() {
+		t.Log(string(b))
 	}
 }

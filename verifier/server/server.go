@@ -14,12 +14,7 @@ import (
 	"sync"
 	"time"
 
-	"virt-attest/internal/version"
 	"virt-attest/verifier/api"
-	"virt-attest/verifier/engine"
-	"virt-attest/verifier/store"
-	"virt-attest/verifier/web"
-	"virt-attest/verifier/webhook"
 )
 
 // Backend is what a Server serves.
@@ -36,6 +31,8 @@ type Backend interface {
 type Options struct {
 	Web     http.Handler // the web page, served on listen.web; it finds who asks by api.CallerOf. nil: none
 	Metrics http.Handler // nil: none
+	// Observe is told of every request, by its route's pattern. nil: nobody is.
+	Observe func(route string, status int, took time.Duration)
 }
 
 // Server serves a Backend.
@@ -253,54 +250,4 @@ func (s *Server) httpServer(h http.Handler) *http.Server {
 		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxStreams, SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second,
 			WriteByteTimeout: writeTimeout},
 	}
-}
-
-// Start opens database, engine and listeners as configured, calls ready, and serves until ctx ends.
-func Start(ctx context.Context, conf Config, log *slog.Logger, ready func()) error {
-	st, err := openStore(ctx, conf, log)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = st.Close() }()
-	name, err := os.Hostname()
-	if err != nil {
-		return err
-	}
-	e, err := engine.New(ctx, engine.Config{Store: st, Log: log, Lifetime: time.Duration(conf.Verdict.Lifetime),
-		HostLifetime: time.Duration(conf.Verdict.HostLifetime), Workers: conf.Limits.Workers, EKIssuers: conf.Hosts.EKIssuers,
-		Retention: store.Retention{Reports: conf.Store.Reports, Evidence: conf.Store.Evidence, Age: time.Duration(conf.Store.Age), Events: time.Duration(conf.Store.Events)},
-		Version:   version.Version, Hostname: name, Webhooks: webhook.Config{InsecureHTTP: conf.Webhooks.InsecureHTTP, InsecureLocal: conf.Webhooks.InsecureLocal}})
-	if err != nil {
-		return err
-	}
-	defer e.Close()
-	opts, err := pageOf(e, log)
-	if err != nil {
-		return err
-	}
-	s, err := New(ctx, conf, e, opts, log)
-	if err != nil {
-		return err
-	}
-	ready()
-	return s.Run(ctx)
-}
-
-// pageOf makes the web page.
-func pageOf(svc api.Service, log *slog.Logger) (Options, error) {
-	doc, err := OpenAPI()
-	if err != nil {
-		return Options{}, err
-	}
-	h, err := web.New(svc, web.Options{OpenAPI: doc, Version: version.Version, Log: log})
-	return Options{Web: h}, err
-}
-
-// openStore opens the database that the configuration names, and brings its tables up to date.
-func openStore(ctx context.Context, conf Config, log *slog.Logger) (*store.Store, error) {
-	c := store.Config{Path: conf.Store.Path, Chain: engine.Chain, Log: log}
-	if conf.Store.URL != "" {
-		c.Path, c.URL = "", conf.Store.URL
-	}
-	return store.Open(ctx, c)
 }

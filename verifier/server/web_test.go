@@ -298,7 +298,7 @@ func TestEvents_say_that_they_live_and_end_with_the_credential(t *testing.T) {
 	tok, err := admin.NewToken(t.Context(), api.TokenRequest{Name: "short", Role: api.RoleViewer, TTL: 3600})
 	must(t, err)
 	res, lines := s.stream(tok.Secret, "", "")
-	if res.StatusCode != 200 || res.Header.Get("Content-Type") != api.TypeEvents {
+	if res.StatusCode != http.StatusOK || res.Header.Get("Content-Type") != api.TypeEvents {
 		t.Fatal(res.Status)
 	}
 	beats := 0
@@ -339,16 +339,16 @@ func TestEvents_of_one_caller_are_a_few_streams(t *testing.T) {
 		}
 		open = append(open, res)
 	}
-	if res, _ := s.stream(apitest.Secret(api.RoleViewer, apitest.Red), "", ""); res.StatusCode != 200 {
+	if res, _ := s.stream(apitest.Secret(api.RoleViewer, apitest.Red), "", ""); res.StatusCode != http.StatusOK {
 		t.Errorf("another caller: %d", res.StatusCode)
 	}
 	_ = open[0].Body.Close()
 	waitFor(t, func() bool {
 		res, _ := s.stream(apitest.Secret(api.RoleViewer, ""), "", "")
-		return res.StatusCode == 200
+		return res.StatusCode == http.StatusOK
 	})
 	for query, last := range map[string]string{"?newest=true": "", "?after=1": "x", "?kind=colour": "", "?limit=x": ""} {
-		if res, _ := s.stream(apitest.Secret(api.RoleViewer, apitest.Blue), query, last); res.StatusCode != 400 {
+		if res, _ := s.stream(apitest.Secret(api.RoleViewer, apitest.Blue), query, last); res.StatusCode != http.StatusBadRequest {
 			t.Errorf("%s %q: %d", query, last, res.StatusCode)
 		}
 	}

@@ -163,3 +163,37 @@ func ours(proc, url string) bool {
 	dir, err := os.Readlink(proc + "/cwd")
 	return err == nil && strings.Contains(url, strings.ReplaceAll(filepath.Dir(dir), "/", "%2F"))
 }
+
+// A page of the list of all VMs, as a browser asks for it.
+func BenchmarkVMPage(b *testing.B) {
+	for _, d := range []struct {
+		name string
+		make func(testing.TB) database
+	}{{SQLite, newSQLite}, {Postgres, newPostgres}} {
+		s := d.make(b).open(b)
+		r := newRounds(b, s, 100, 100)
+		for range 100 {
+			r.round(b)
+		}
+		if _, err := s.write.ExecContext(b.Context(), `ANALYZE`); err != nil { // as the server does by itself in a while
+			b.Fatal(err)
+		}
+		now := t0.Add(100 * time.Second)
+		for name, f := range map[string]api.MachineFilter{"all": {}, "untrusted": {States: []appraise.State{appraise.Untrusted}}, "text": {Text: "vm-7"}, "host": {Host: r.hosts[5]}} {
+			b.Run(d.name+"/"+name, func(b *testing.B) {
+				for b.Loop() {
+					if _, err := s.VMPage(b.Context(), f, "", api.Page{}, now); err != nil {
+						b.Fatal(err)
+					}
+				}
+			})
+		}
+		b.Run(d.name+"/counts", func(b *testing.B) {
+			for b.Loop() {
+				if _, _, err := s.Counts(b.Context(), "", now); err != nil {
+					b.Fatal(err)
+				}
+			}
+		})
+	}
+}

@@ -159,7 +159,7 @@ func (t *tx) outdate(which string, args ...any) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	_, err = t.exec(`UPDATE results SET outdated = $1 WHERE `+which, append([]any{g}, args...)...)
+	_, err = t.exec(`UPDATE results SET outdated = $1, behind = 1 WHERE `+which, append([]any{g}, args...)...)
 	return g, err
 }
 

@@ -25,13 +25,13 @@ func (s *Store) DocumentsOf(ctx context.Context, tenant string) (map[string]bool
 
 // CountOutdated counts the results that were appraised by what counts no more.
 func (s *Store) CountOutdated(ctx context.Context) (n int, err error) {
-	err = s.one(ctx, opTimeout, `SELECT COUNT(*) FROM results WHERE outdated > generation AND report <> ''`, nil, &n)
+	err = s.one(ctx, opTimeout, `SELECT COUNT(*) FROM results WHERE behind <> 0 AND report <> ''`, nil, &n)
 	return n, err
 }
 
 // OutdatedHosts gives up to n hosts with outdated results, by ID, those after the one given.
 func (s *Store) OutdatedHosts(ctx context.Context, after string, n int) ([]string, error) {
-	return listOf(ctx, s, scanText, `SELECT DISTINCT host FROM results WHERE outdated > generation AND report <> '' AND host > $1 ORDER BY host LIMIT $2`, after, n)
+	return listOf(ctx, s, scanText, `SELECT DISTINCT host FROM results WHERE behind <> 0 AND report <> '' AND host > $1 ORDER BY host LIMIT $2`, after, n)
 }
 
 // OnHost is the result of a machine on a host.

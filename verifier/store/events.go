@@ -123,8 +123,10 @@ func (w *where) text() string {
 	if len(w.conditions) == 0 {
 		return ""
 	}
-	return ` WHERE ` + strings.Join(w.conditions, ` AND `)
+	return ` WHERE ` + w.all()
 }
+
+func (w *where) all() string { return strings.Join(w.conditions, ` AND `) }
 
 // errNoAudit says that Config.Chain was not given.
 var errNoAudit = errors.New("store: there is no audit log to write to")

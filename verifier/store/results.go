@@ -256,23 +256,30 @@ func (t *tx) tenants(ids list) (map[string]string, error) {
 func (t *tx) writeResults(v *verdicts, fresh []*result, same map[moment]list) error {
 	rows := make([][]any, 0, len(fresh))
 	for _, r := range fresh {
-		rows = append(rows, []any{r.machine, v.host, r.name, r.tenant, r.report, r.created, r.at, r.state, r.reason, r.expires, r.since, r.digest, r.generation, r.outdated, r.body})
+		rows = append(rows, []any{r.machine, v.host, r.name, r.tenant, r.report, r.created, r.at, r.state, r.reason, r.expires, r.since, r.digest, r.generation, r.outdated, boolInt(r.outdated > r.generation), r.body})
 	}
-	_, err := t.insert(`results (machine, host, name, tenant, report, created, at, state, reason, expires, since, digest, generation, outdated, result)`,
+	_, err := t.insert(`results (machine, host, name, tenant, report, created, at, state, reason, expires, since, digest, generation, outdated, behind, result)`,
 		`ON CONFLICT (machine, host) DO UPDATE SET name = excluded.name, report = excluded.report, created = excluded.created,
 			at = excluded.at, state = excluded.state, reason = excluded.reason, expires = excluded.expires, since = excluded.since, digest = excluded.digest,
-			generation = excluded.generation, lapsed = 0, result = excluded.result`, rows)
+			generation = excluded.generation, behind = CASE WHEN results.outdated > excluded.generation THEN 1 ELSE 0 END, lapsed = 0, result = excluded.result`, rows)
 	if err != nil {
 		return err
 	}
 	for k, machines := range same {
-		_, err := t.exec(`UPDATE results SET report = $1, created = $2, at = $3, expires = $4, generation = $5 WHERE host = $6 AND machine = ANY($7)`,
+		_, err := t.exec(`UPDATE results SET report = $1, created = $2, at = $3, expires = $4, generation = $5, behind = CASE WHEN outdated > $5 THEN 1 ELSE 0 END WHERE host = $6 AND machine = ANY($7)`,
 			k.report, k.created, k.at, k.expires, v.generation, v.host, machines)
 		if err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+func boolInt(b bool) int {
+	if b {
+		return 1
+	}
+	return 0
 }
 
 // setLapse notes when the next of a host's TRUSTED results runs out, so that nobody has to look at all of them.

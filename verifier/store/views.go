@@ -6,6 +6,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
+	"slices"
 	"strings"
 	"time"
 
@@ -41,15 +42,29 @@ type HostRow struct {
 	VMs  int // on record
 }
 
+// doubtful has every VM that may be something else than TRUSTED now: what it costs grows with their number and not with that of
+// all. $1 is the time. next_lapse is not later than the expiry of any result of the host that is TRUSTED and not lapsed.
+const doubtful = ` FROM (SELECT DISTINCT machine, host FROM (SELECT machine, host FROM results WHERE state <> 'TRUSTED'
+	UNION ALL SELECT machine, host FROM results WHERE lapsed <> 0
+	UNION ALL SELECT machine, host FROM results WHERE behind <> 0
+	UNION ALL SELECT v.machine, v.host FROM hosts g LEFT JOIN results q ON q.machine = g.id AND q.host = g.id CROSS JOIN results v
+		WHERE v.host = g.id AND (q.machine IS NULL OR q.state <> 'TRUSTED' OR q.expires <= $1 OR q.behind <> 0 OR g.next_lapse > 0 AND g.next_lapse <= $1)) AS d) AS k
+	CROSS JOIN results r LEFT JOIN results h ON h.machine = r.host AND h.host = r.host LEFT JOIN hosts o ON o.id = r.host WHERE r.machine = k.machine AND r.host = k.host AND `
+
 // VMPage gives a page of the VMs that a filter selects, of one tenant ("" all), by name, UUID, host.
 func (s *Store) VMPage(ctx context.Context, f api.MachineFilter, tenant string, p api.Page, now time.Time) (*api.List[VMRow], error) {
-	w, err := vmFilter(f, tenant, now)
-	if err != nil {
+	l := &api.List[VMRow]{}
+	var err error
+	if l.Total, err = s.countVMs(ctx, f, tenant, now); err != nil {
 		return nil, err
 	}
-	l := &api.List[VMRow]{}
-	if err := s.one(ctx, opTimeout, `SELECT COUNT(*)`+fromVMs+w.text(), w.copied(), &l.Total); err != nil {
-		return nil, err
+	w := vmFilter(f, tenant, now)
+	from := fromVMs + `WHERE `
+	if len(f.States) > 0 {
+		w.states(vmState, f.States)
+		if !slices.Contains(f.States, appraise.Trusted) {
+			from = doubtful
+		}
 	}
 	if p.Cursor != "" {
 		var c [3]string
@@ -59,7 +74,7 @@ func (s *Store) VMPage(ctx context.Context, f api.MachineFilter, tenant string, 
 		w.add(fmt.Sprintf(`(r.name, r.machine, r.host) > (%s, %s, %s)`, w.arg(c[0]), w.arg(c[1]), w.arg(c[2])))
 	}
 	n := pageSize(p)
-	l.Items, err = listOf(ctx, s, scanVM, vmSelect+w.text()+` ORDER BY r.name, r.machine, r.host LIMIT `+w.arg(n+1), w.args...)
+	l.Items, err = listOf(ctx, s, scanVM, vmColumns+from+w.all()+` ORDER BY r.name, r.machine, r.host LIMIT `+w.arg(n+1), w.args...)
 	if err == nil && len(l.Items) > n {
 		l.Items = l.Items[:n]
 		last := l.Items[n-1]
@@ -68,11 +83,31 @@ func (s *Store) VMPage(ctx context.Context, f api.MachineFilter, tenant string, 
 	return l, err
 }
 
-const vmSelect = `SELECT ` + resultColumns + `, ` + vmState + `, COALESCE(o.name, ''), COALESCE(h.name, ''), COALESCE(h.report, ''), COALESCE(h.at, 0), COALESCE(h.expires, 0),
-	COALESCE(h.outdated, 0), COALESCE(h.generation, 0), h.result` + fromVMs
+// countVMs counts the VMs that a filter selects. TRUSTED ones are those that are nothing else.
+func (s *Store) countVMs(ctx context.Context, f api.MachineFilter, tenant string, now time.Time) (int, error) {
+	all, some := 0, 0
+	w := vmFilter(f, tenant, now)
+	trusted := slices.Contains(f.States, appraise.Trusted)
+	if len(f.States) == 0 || trusted {
+		if err := s.one(ctx, opTimeout, `SELECT COUNT(*) FROM results r`+w.text(), w.copied(), &all); err != nil || len(f.States) == 0 {
+			return all, err
+		}
+		w.add(`NOT (` + w.stateIn(vmState, f.States) + `)`)
+	} else {
+		w.states(vmState, f.States)
+	}
+	err := s.one(ctx, opTimeout, `SELECT COUNT(*)`+doubtful+w.all(), w.args, &some)
+	if trusted {
+		some = max(all-some, 0)
+	}
+	return some, err
+}
 
-// vmFilter gives the conditions of a list of VMs; $1 is the time.
-func vmFilter(f api.MachineFilter, tenant string, now time.Time) (*where, error) {
+const vmColumns = `SELECT ` + resultColumns + `, ` + vmState + `, COALESCE(o.name, ''), COALESCE(h.name, ''), COALESCE(h.report, ''), COALESCE(h.at, 0), COALESCE(h.expires, 0),
+	COALESCE(h.outdated, 0), COALESCE(h.generation, 0), h.result`
+
+// vmFilter gives the conditions of a list of VMs, but for their states; $1 is the time.
+func vmFilter(f api.MachineFilter, tenant string, now time.Time) *where {
 	w := &where{args: []any{millis(now)}}
 	w.add(`r.machine <> r.host AND CAST($1 AS BIGINT) >= 0`)
 	if tenant != "" {
@@ -84,22 +119,23 @@ func vmFilter(f api.MachineFilter, tenant string, now time.Time) (*where, error)
 	if f.Host != "" {
 		w.add(fmt.Sprintf(`r.host IN (SELECT id FROM hosts WHERE id = %s OR name = %[1]s)`, w.arg(f.Host)))
 	}
-	if len(f.States) > 0 {
-		w.states(vmState, f.States)
-	}
 	if f.Text != "" {
 		part, head := w.arg("%"+likeText(f.Text)+"%"), w.arg(likeText(strings.ToLower(f.Text))+"%")
 		w.add(fmt.Sprintf(`(LOWER(r.name) LIKE LOWER(%s) ESCAPE '\' OR r.machine LIKE %s ESCAPE '\')`, part, head))
 	}
-	return w, nil
+	return w
 }
 
 func (w *where) states(expression string, states []appraise.State) {
+	w.add(w.stateIn(expression, states))
+}
+
+func (w *where) stateIn(expression string, states []appraise.State) string {
 	var l list
 	for _, st := range states {
 		l = append(l, string(st))
 	}
-	w.add(`(` + expression + `) = ANY(` + w.arg(l) + `)`)
+	return `(` + expression + `) = ANY(` + w.arg(l) + `)`
 }
 
 // copied gives the arguments for a query that is not the last one.
@@ -136,7 +172,7 @@ func (rec *Record) fill(row *result, state string) (err error) {
 
 // VMsOf gives a VM's rows by its UUID or name: one per host that runs it or ran it last.
 func (s *Store) VMsOf(ctx context.Context, name, tenant string, now time.Time) ([]VMRow, error) {
-	return listOf(ctx, s, scanVM, vmSelect+`WHERE r.machine <> r.host AND (r.machine = $2 OR r.name = $2) AND (r.tenant = $3 OR $3 = '') ORDER BY r.machine, r.host`,
+	return listOf(ctx, s, scanVM, vmColumns+fromVMs+`WHERE r.machine <> r.host AND (r.machine = $2 OR r.name = $2) AND (r.tenant = $3 OR $3 = '') ORDER BY r.machine, r.host`,
 		millis(now), name, tenant)
 }
 
@@ -215,12 +251,19 @@ func (s *Store) Counts(ctx context.Context, tenant string, now time.Time) (hosts
 	if err != nil {
 		return nil, nil, err
 	}
-	w := `WHERE r.machine <> r.host`
-	args := []any{millis(now)}
-	if tenant != "" {
-		w, args = w+` AND r.tenant = $2`, append(args, tenant)
+	w := vmFilter(api.MachineFilter{}, tenant, now)
+	if vms, err = count(`SELECT `+vmState+`, COUNT(*)`+doubtful+w.all()+` GROUP BY 1`, w.copied()...); err != nil {
+		return nil, nil, err
 	}
-	vms, err = count(`SELECT `+vmState+`, COUNT(*) FROM results r LEFT JOIN results h ON h.machine = r.host AND h.host = r.host AND h.machine = h.host `+w+` GROUP BY 1`, args...)
+	all, err := s.countVMs(ctx, api.MachineFilter{}, tenant, now)
+	for state, n := range vms {
+		if state != appraise.Trusted {
+			all -= n
+		}
+	}
+	if delete(vms, appraise.Trusted); all > 0 {
+		vms[appraise.Trusted] = all
+	}
 	return hosts, vms, err
 }
 

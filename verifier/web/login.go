@@ -58,6 +58,7 @@ func (c *call) setTheme() error {
 	if t != "light" && t != "dark" {
 		t, age = "", -1
 	}
+	//nolint:gosec // Secure wherever the page came by TLS; without it is on this machine only
 	http.SetCookie(c.w, &http.Cookie{Name: themeCookie, Value: t, Path: "/", MaxAge: age, HttpOnly: true, Secure: c.r.TLS != nil, SameSite: http.SameSiteLaxMode})
 	return c.see(local(c.r.PostFormValue("back")))
 }

@@ -143,13 +143,16 @@ ALTER TABLE results ADD COLUMN since BIGINT NOT NULL DEFAULT 0;       -- when st
 ALTER TABLE results ADD COLUMN digest TEXT NOT NULL DEFAULT '';       -- of state and reasons: another one is a change
 ALTER TABLE results ADD COLUMN generation BIGINT NOT NULL DEFAULT 0;  -- counter 'generation' before its reference values were read
 ALTER TABLE results ADD COLUMN outdated BIGINT NOT NULL DEFAULT 0;    -- generation of a change that concerns it: outdated if > generation
+ALTER TABLE results ADD COLUMN behind BIGINT NOT NULL DEFAULT 0;       -- 1 if outdated > generation, which no index and no statistics could tell
 ALTER TABLE results ADD COLUMN lapsed BIGINT NOT NULL DEFAULT 0;      -- its expiry was told as an event
 CREATE INDEX results_host ON results (host);
 CREATE INDEX results_vms ON results (name, machine, host) WHERE machine <> host;
 CREATE INDEX results_tenant ON results (tenant, name, machine, host) WHERE machine <> host;
+CREATE INDEX results_other ON results (host) WHERE state <> 'TRUSTED';
+CREATE INDEX results_lapsed ON results (host) WHERE lapsed <> 0;
+CREATE INDEX results_outdated ON results (host) WHERE behind <> 0;
 CREATE INDEX results_reason ON results (reason) WHERE reason <> '';
 CREATE INDEX results_own ON results (host) WHERE machine = host;
-CREATE INDEX results_outdated ON results (host) WHERE outdated > generation;
 CREATE INDEX claims_host ON claims (host);
 CREATE INDEX claims_name ON claims (name);
 CREATE INDEX vtpms_host ON vtpms (host);
