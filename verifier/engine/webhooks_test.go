@@ -23,7 +23,6 @@ type receiver struct {
 	status int
 	got    []api.Event
 	bad    int
-	secret webhook.Secret
 }
 
 func newReceiver(t *testing.T) *receiver {
