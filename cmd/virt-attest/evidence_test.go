@@ -15,8 +15,8 @@ import (
 	"virt-attest/verifier/appraise"
 )
 
-// real is a host whose quotes and logs are real, with the sample's VM db01 on it.
-type real struct {
+// genuine is a host whose quotes and logs are real, with the sample's VM db01 on it.
+type genuine struct {
 	*softhost.Host
 	evidence []byte
 }
@@ -31,8 +31,8 @@ func measured(program string) (attest.LogSegment, []attest.PCRBank) {
 	return l.Segment("boot-1"), l.PCRs.Values()
 }
 
-func newReal() (*real, error) {
-	h := &real{Host: softhost.New("kvm", 1)}
+func newReal() (*genuine, error) {
+	h := &genuine{Host: softhost.New("kvm", 1)}
 	vm := h.VMs[0]
 	vm.UUID = apitest.VMID(1)
 	h.IMA, h.Banks = measured("host")
@@ -57,7 +57,7 @@ func measures(ts *testscript.TestScript, neg bool, args []string) {
 }
 
 // realOf gives what is behind a machine, nil where that is the sample's.
-func (s *sample) realOf(machine string) *real {
+func (s *sample) realOf(machine string) *genuine {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if h := s.real; h != nil && (machine == h.ID || machine == "kvm" || machine == h.VMs[0].UUID.String()) {

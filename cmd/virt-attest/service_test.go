@@ -29,7 +29,7 @@ func Test_the_command_line_asks_a_Verifier_and_shows_its_answers(t *testing.T) {
 	testscript.Run(t, testscript.Params{Dir: "testdata/service", RequireExplicitExec: true, UpdateScripts: *update,
 		Setup: func(env *testscript.Env) error { return setUp(t.Context(), env) },
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){
-			"va": va, "exits": exits, "becomes": becomes, "says": says, "measures": measures, "file-mode": fileMode,
+			"va": va, "exits": exits, "becomes": becomes, "emitted": emitted, "says": says, "measures": measures, "file-mode": fileMode,
 		}})
 }
 
@@ -38,7 +38,18 @@ type sample struct {
 	*apitest.Fake
 	mu      sync.Mutex
 	changed map[string]appraise.State // by name
-	real    *real
+	real    *genuine
+	follows chan struct{} // whenever somebody begins to follow events
+	emitted chan struct{} // closed when the last becomes has happened
+}
+
+// Follow tells that somebody follows.
+func (s *sample) Follow(ctx context.Context, who api.Caller, f api.EventFilter, each func(api.Event) error) error {
+	select {
+	case s.follows <- struct{}{}:
+	default:
+	}
+	return s.Fake.Follow(ctx, who, f, each)
 }
 
 // VM gives a VM as the script wants it.
@@ -70,7 +81,7 @@ func setUp(ctx context.Context, env *testscript.Env) error {
 	if err != nil {
 		return err
 	}
-	svc := &sample{Fake: apitest.New(time.Now()), changed: map[string]appraise.State{}}
+	svc := &sample{Fake: apitest.New(time.Now()), changed: map[string]appraise.State{}, follows: make(chan struct{}, 1)}
 	env.Values[sampleKey{}] = svc
 	conf := server.Defaults()
 	conf.Listen.Unix, conf.Listen.Web = filepath.Join(dir, "api.sock"), "127.0.0.1:0"
@@ -113,7 +124,7 @@ func va(ts *testscript.TestScript, neg bool, args []string) {
 	exits(ts, false, append([]string{args[0], "virt-attest", "--config", ts.MkAbs("client.toml")}, args[1:]...))
 }
 
-// becomes changes a VM's verdict, a moment later: becomes NAME STATE.
+// becomes changes a VM's verdict when the next command follows events: becomes NAME STATE.
 func becomes(ts *testscript.TestScript, neg bool, args []string) {
 	if neg || len(args) != 2 {
 		ts.Fatalf("usage: becomes NAME STATE")
@@ -124,11 +135,20 @@ func becomes(ts *testscript.TestScript, neg bool, args []string) {
 	}
 	v, err := s.Fake.VM(context.Background(), api.Caller{}, args[0])
 	ts.Check(err)
-	done := make(chan struct{})
-	ts.Defer(func() { <-done })
+	select { // of an earlier command
+	case <-s.follows:
+	default:
+	}
+	stop, done := make(chan struct{}), make(chan struct{})
+	ts.Defer(func() { close(stop); <-done })
+	s.emitted = done
 	go func() {
 		defer close(done)
-		time.Sleep(500 * time.Millisecond) // so that a command is already waiting
+		select {
+		case <-s.follows:
+		case <-stop:
+			return
+		}
 		s.mu.Lock()
 		s.changed[v.Name] = appraise.State(args[1])
 		s.mu.Unlock()
@@ -137,8 +157,21 @@ func becomes(ts *testscript.TestScript, neg bool, args []string) {
 	}()
 }
 
+// emitted waits until the last becomes has happened, for a command in the background: emitted.
+func emitted(ts *testscript.TestScript, _ bool, _ []string) {
+	s, ok := ts.Value(sampleKey{}).(*sample)
+	if !ok || s.emitted == nil {
+		ts.Fatalf("usage: emitted, after becomes")
+	}
+	select {
+	case <-s.emitted:
+	case <-time.After(time.Minute):
+		ts.Fatalf("nobody has followed")
+	}
+}
+
 // changing is what is different in every run: times, and IDs that are hashes.
-var changing = regexp.MustCompile(`\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d)?(\.\d+)?(Z|[+-]\d{4})?|\b\d+[sm] ago|in \d+h\d+m\d+s|[0-9a-f]{32,}`)
+var changing = regexp.MustCompile(`\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d)?(\.\d+)?(Z|[+-]\d{4})?|\b\d+[sm] ago|\bin \d+[hm]\b|[0-9a-f]{32,}`)
 
 var socket = regexp.MustCompile(`unix://[^ )]+`)
 
@@ -178,4 +211,3 @@ func fileMode(ts *testscript.TestScript, neg bool, args []string) {
 		ts.Fatalf("%s has mode %s, want %s", args[1], got, args[0])
 	}
 }
-

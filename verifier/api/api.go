@@ -1,29 +1,15 @@
 // Package api is the interface between the Verifier and those who talk to it: hosts, operators
-// and relying parties. Everything is HTTP under /api/v1, over TLS with client certificates or
-// over a unix socket; JSON, but for hosts and Evidence: deterministic CBOR.
+// and relying parties. Everything is HTTP under /api/v1, over a unix socket, or over TCP with
+// client certificates, tokens and sessions; JSON, but for hosts and Evidence: deterministic CBOR.
 //
-//	GET  /api/v1/version                      → Version
-//	GET  /api/v1/hosts                        → []Host
-//	POST /api/v1/hosts/{id}/approve           Approve → Host
-//	DELETE /api/v1/hosts/{id}
-//	GET  /api/v1/vms                          → []VM
-//	DELETE /api/v1/vms/{uuid}                 forgets the VM's vTPM and replay state
-//	POST /api/v1/attest                       AttestRequest → Report
-//	GET  /api/v1/reports/{id}                 → Report
-//	GET  /api/v1/reports/{id}/evidence        → Evidence (application/cbor), with whole logs
-//	GET  /api/v1/machines/{id}/ima            → the binary IMA log so far (application/octet-stream)
-//	GET  /api/v1/machines/{id}/evidence       → the machine's newest Evidence (application/cbor), with whole logs
-//	GET  /api/v1/rims                         → []RIMInfo
-//	GET, PUT, DELETE /api/v1/rims/{name}      a reference value file (verifier/rim)
-//	PUT  /api/v1/machines/{id}/rim            Assign
+// What people and programs can ask for is in docs/openapi.json, which is made of the table of routes
+// (verifier/server), with docs/api.md to explain it. Hosts:
 //
 //	POST /api/v1/host/hello                   HostHello → HostWelcome        (CBOR)
 //	GET  /api/v1/host/challenges?host=&wait=  → Poll                         (CBOR, long poll)
 //	POST /api/v1/host/challenge               ChallengeRequest → attest.Challenge (CBOR)
 //	POST /api/v1/host/evidence                attest.Evidence → EvidenceReply (CBOR)
 //	POST /api/v1/host/activated               Activated → nil                (CBOR)
-//
-//	GET  /healthz, /readyz                    → alive; database answers
 //
 // A machine's id is a VM's UUID or a host's ID. A host's ID is the first 16 bytes of SHA-256
 // over its EK's public area in hexadecimal: whoever says it must prove it by activation.

@@ -32,7 +32,7 @@ func (c *Client) DeleteHost(ctx context.Context, id string) error {
 	return c.doJSON(ctx, request{method: http.MethodDelete, path: "hosts/" + url.PathEscape(id)}, nil, nil)
 }
 
-// DeleteVM forgets a VM's vTPM, replay state and results. The next attestation enrols
+// DeleteVM forgets a VM's vTPM, replay state, settings and results. The next attestation enrols
 // whatever vTPM the VM has then.
 func (c *Client) DeleteVM(ctx context.Context, uuid string) error {
 	return c.doJSON(ctx, request{method: http.MethodDelete, path: "vms/" + url.PathEscape(uuid)}, nil, nil)

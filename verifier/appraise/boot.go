@@ -7,6 +7,7 @@ import (
 
 	"virt-attest/attest"
 	"virt-attest/attest/measurement/eventlog"
+	"virt-attest/verifier/rim"
 )
 
 // BootRecord says that a boot log was found in order, so that it need not come again in the same boot.
@@ -57,14 +58,26 @@ func (c *check) readBootLog() {
 		c.log0, c.logErr = eventlog.Parse(c.bootLog)
 		return
 	}
-	b := c.s.Prior.Boot
-	c.recalled = b != nil && b.BootID == c.ima.BootID && b.Basis == c.basis && b.PCRs == c.bootPCRs()
+	c.recalled = c.s.Prior.recalls(c.ima.BootID, c.banks, c.basis)
 }
 
+// RecallsBoot reports whether a machine's boot log is not needed to judge its boot: it was found in order with these PCR values, by
+// this policy and these reference values.
+func (m Machine) RecallsBoot(bootID string, quoted []attest.PCRBank, set rim.Set, p Policy) bool {
+	return m.Boot != nil && m.recalls(bootID, quoted, Basis(p, set))
+}
+
+func (m Machine) recalls(bootID string, quoted []attest.PCRBank, basis attest.Digest) bool {
+	b := m.Boot
+	return b != nil && b.BootID == bootID && b.Basis == basis && b.PCRs == bootPCRs(quoted)
+}
+
+func (c *check) bootPCRs() attest.Digest { return bootPCRs(c.banks) }
+
 // bootPCRs is a digest of the quoted PCR 0-9 of every bank.
-func (c *check) bootPCRs() attest.Digest {
+func bootPCRs(quoted []attest.PCRBank) attest.Digest {
 	h := sha256.New()
-	for _, b := range c.banks {
+	for _, b := range quoted {
 		for _, p := range b.PCRs {
 			if p.Index <= eventlog.LastPCR {
 				h.Write([]byte{byte(b.Alg >> 8), byte(b.Alg), p.Index})

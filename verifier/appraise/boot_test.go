@@ -237,3 +237,32 @@ func TestAppraise_takes_listed_boot_events_for_a_PCR_whatever_their_order(t *tes
 		in.Evidence.VMs[0].BootLog = b.boot.Data
 	}), untrusted, appraise.CodePCRMismatch, appraise.CodeBootLog)
 }
+
+func TestRecallsBoot_only_what_was_found_in_order_by_the_same_values(t *testing.T) {
+	w := newWorld(t)
+	w.expect(trusted)
+	s := w.in.VMs[vm1]
+	boot, quoted := s.Prior.Boot.BootID, w.vm.ima.PCRs.Values()
+	if !s.Prior.RecallsBoot(boot, quoted, s.RIMs, s.Policy) {
+		t.Error("the boot of a moment ago")
+	}
+	w.vm.ima.File("/usr/bin/init", "init")
+	if !s.Prior.RecallsBoot(boot, w.vm.ima.PCRs.Values(), s.RIMs, s.Policy) {
+		t.Error("a new entry in the IMA log, which is not of the boot")
+	}
+	other := s.Policy
+	other.Hash = attest.Digest{7}
+	w.vm.boot.Event(4, measuretest.EvAction, []byte("late"))
+	for name, got := range map[string]bool{
+		"another boot":           s.Prior.RecallsBoot("x", quoted, s.RIMs, s.Policy),
+		"another policy":         s.Prior.RecallsBoot(boot, quoted, s.RIMs, other),
+		"other reference values": s.Prior.RecallsBoot(boot, quoted, nil, s.Policy),
+		"other PCRs":             s.Prior.RecallsBoot(boot, w.vm.ima.PCRs.Values(), s.RIMs, s.Policy),
+		"fewer PCRs":             s.Prior.RecallsBoot(boot, nil, s.RIMs, s.Policy),
+		"nothing known":          appraise.Machine{}.RecallsBoot(boot, quoted, s.RIMs, s.Policy),
+	} {
+		if got {
+			t.Errorf("%s: the boot log is not asked for", name)
+		}
+	}
+}

@@ -89,7 +89,7 @@ func (e *Engine) shownFiles(ctx context.Context, rec store.Machine, r api.Accept
 	left := slices.Clone(r.Entries)
 	for _, f := range e.decodeMachine(rec).Findings {
 		picked := slices.Contains(r.Entries, f.Entry)
-		if !picked && !(r.All && f.Kind == appraise.FindingFile) {
+		if !picked && (!r.All || f.Kind != appraise.FindingFile) {
 			continue
 		}
 		left = slices.DeleteFunc(left, func(i uint64) bool { return i == f.Entry })

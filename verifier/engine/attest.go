@@ -119,12 +119,17 @@ func (e *Engine) allowed(ctx context.Context, who api.Caller, r *api.AttestReque
 	return t, nil
 }
 
-// shown takes out of a report what a tenant is not to see: of its host, everything but ID, name and state.
+// shown takes out of a report what a tenant is not to see: of its host, everything but ID, name and state, also where VMs'
+// reasons tell of it.
 func shown(who api.Caller, r *api.Report) *api.Report {
 	if r == nil || who.Tenant == "" {
 		return r
 	}
 	out, h := *r, r.Host
+	out.VMs, out.Steps = make([]appraise.Result, 0, len(r.VMs)), []api.Step{}
+	for _, v := range r.VMs {
+		out.VMs = append(out.VMs, forTenant(who, v))
+	}
 	out.Host = appraise.Result{Name: h.Name, Host: h.Host, State: h.State, Reasons: []appraise.Reason{}, Scheme: h.Scheme, Time: h.Time, Expires: h.Expires, Report: h.Report}
 	return &out
 }
@@ -170,7 +175,9 @@ func (e *Engine) remember(ctx context.Context, c *asked) error {
 		}
 		m.Revision, m.State = rec.Revision, rec.State
 		if state := e.decodeMachine(rec); state.Replay.Count > 0 && !state.Resync {
-			c.Resume = append(c.Resume, attest.Resume{Machine: m.ID, BootID: state.Replay.BootID, Count: state.Replay.Count})
+			r := attest.Resume{Machine: m.ID, BootID: state.Replay.BootID, Count: state.Replay.Count}
+			r.Boot = state.Boot != nil && state.Boot.BootID == r.BootID
+			c.Resume = append(c.Resume, r)
 		}
 	}
 	return nil

@@ -42,29 +42,41 @@ func (e *Engine) Ready(ctx context.Context) error {
 	return nil
 }
 
-// load makes the Engine ready: what an appraisal is made by has been read once.
+// load makes the Engine ready, where the beginning did not.
 func (e *Engine) load(ctx context.Context) error {
 	if !e.loaded.Load() {
-		if err := e.store.Ready(ctx); err != nil {
+		if err := e.loadAll(ctx); err != nil {
 			return err
 		}
-		if err := e.plant(ctx); err != nil {
-			return err
-		}
-		if err := e.warm(ctx); err != nil {
-			return err
-		}
-		if e.store.Dialect() == store.SQLite { // no other process is there that could own anything
-			if err := e.takeOverBefore(ctx, time.Now().Add(100*e.lease)); err != nil {
-				return err
-			}
-		}
-		if err := e.tellPresence(ctx); err != nil {
-			return err
-		}
-		e.loaded.Store(true)
 	}
 	<-ctx.Done()
+	return nil
+}
+
+// loadAll reads once what appraisals are made by, tells the others that this replica is there, and takes up what an
+// earlier process has left.
+func (e *Engine) loadAll(ctx context.Context) error {
+	if err := e.store.Ready(ctx); err != nil {
+		return err
+	}
+	if err := e.plant(ctx); err != nil {
+		return err
+	}
+	if err := e.warm(ctx); err != nil {
+		return err
+	}
+	if e.store.Dialect() == store.SQLite { // no other process is there that could own anything
+		if err := e.store.FreeLeases(ctx, e.id); err != nil {
+			return err
+		}
+	}
+	if err := e.takeOver(ctx); err != nil {
+		return err
+	}
+	if err := e.tellPresence(ctx); err != nil {
+		return err
+	}
+	e.loaded.Store(true)
 	return nil
 }
 
@@ -159,11 +171,9 @@ func (e *Engine) forgotten(ctx context.Context) error {
 }
 
 // takeOver appraises what other replicas have left behind.
-func (e *Engine) takeOver(ctx context.Context) error { return e.takeOverBefore(ctx, time.Now()) }
-
-func (e *Engine) takeOverBefore(ctx context.Context, now time.Time) error {
+func (e *Engine) takeOver(ctx context.Context) error {
 	for ctx.Err() == nil {
-		rows, err := e.store.Orphans(ctx, e.id, now, e.lease, orphansAtOnce)
+		rows, err := e.store.Orphans(ctx, e.id, time.Now(), e.lease, orphansAtOnce)
 		if err != nil {
 			return err
 		}
@@ -330,7 +340,7 @@ const (
 )
 
 func (e *Engine) at(s stage) {
-	if e.stage != nil {
-		e.stage(s)
+	if f := e.stage.Load(); f != nil {
+		(*f)(s)
 	}
 }

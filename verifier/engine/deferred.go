@@ -12,11 +12,8 @@ import (
 	"virt-attest/verifier/store"
 )
 
-// What jobs are about, for api.Job.
-const (
-	jobImpact     = "impact"
-	jobReappraise = "reappraise"
-)
+// jobReappraise is the kind of job that a re-appraisal is, for api.Job.
+const jobReappraise = taskReappraise
 
 // startDeferred opens the queue of deferred work.
 func (e *Engine) startDeferred(ctx context.Context) error {
@@ -64,6 +61,14 @@ func (e *Engine) newJob(ctx context.Context, who api.Caller, kind string, input 
 	}
 	j.Result = nil
 	return j, nil
+}
+
+// nothingToDo records a re-appraisal that had nothing to judge.
+func (e *Engine) nothingToDo(ctx context.Context, who api.Caller) (*api.Job, error) {
+	now := time.Now().UTC()
+	n := random()
+	j := &api.Job{ID: n.String(), Kind: jobReappraise, State: "done", Created: now, Finished: now}
+	return j, fromStore(e.store.PutJob(ctx, j, who.Tenant), "job")
 }
 
 // Job tells what has become of deferred work, or of an attestation that nobody waited for.

@@ -56,9 +56,11 @@ type Engine struct {
 	signing signing
 	jobs    *jobs.Queue
 	sender  *webhook.Sender
-	watched map[string]time.Time // hosts that are there, since when: of watchHosts
 	loaded  atomic.Bool
-	stage   func(stage) // told where an attestation is; tests only
+	stage   atomic.Pointer[func(stage)] // told where an attestation is; tests only
+
+	watching sync.Mutex
+	watched  map[string]time.Time // hosts that are there, since when: of watchHosts
 
 	ctx    context.Context // ends with Close
 	cancel context.CancelFunc
@@ -112,6 +114,15 @@ func fromStore(err error, what string) error {
 
 // New makes an Engine, one replica among those on the same database.
 func New(ctx context.Context, c Config) (*Engine, error) {
+	e, err := newEngine(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	return e, e.begin()
+}
+
+// newEngine makes an Engine at which nothing happens yet.
+func newEngine(ctx context.Context, c Config) (*Engine, error) {
 	if c.Workers <= 0 {
 		c.Workers = runtime.GOMAXPROCS(0)
 	}
@@ -124,12 +135,19 @@ func New(ctx context.Context, c Config) (*Engine, error) {
 		return nil, err
 	}
 	e.ctx, e.cancel = context.WithCancel(context.WithoutCancel(ctx))
-	if err := e.startDeferred(ctx); err != nil {
+	return e, nil
+}
+
+func (e *Engine) begin() error {
+	if err := e.startDeferred(e.ctx); err != nil {
 		e.cancel()
-		return nil, fmt.Errorf("%w: %w", ErrUnavailable, err)
+		return fmt.Errorf("%w: %w", ErrUnavailable, err)
+	}
+	if err := e.guard("loading", func() error { return e.loadAll(e.ctx) }); err != nil {
+		e.log.Error("not ready yet, it is tried again", "err", err)
 	}
 	e.background()
-	return e, nil
+	return nil
 }
 
 // ID names this replica.
@@ -155,6 +173,11 @@ func (e *Engine) Close() {
 	e.closeDeferred()
 	e.cancel()
 	e.wg.Wait()
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(e.ctx), dropTimeout)
+	defer cancel()
+	if err := e.store.DropReplica(ctx, e.id); err != nil {
+		e.log.Warn("the other replicas are not told of this one's end, they will notice", "err", err)
+	}
 }
 
 // LoadIssuers reads the accepted issuers of EK certificates again.

@@ -87,13 +87,11 @@ func (e *Engine) attestFor(ctx context.Context, who api.Caller, r api.GateReques
 	if err != nil {
 		return nil, err
 	}
-	for _, v := range report.VMs {
-		if v.State == appraise.Error {
-			return nil, fmt.Errorf("%w: report %s", errOurs, report.ID)
-		}
-		return e.oneVM(ctx, who, v.UUID.String(), report.Host.Host)
+	state := report.Host.State
+	if len(report.VMs) > 0 {
+		id, state = report.VMs[0].UUID.String(), report.VMs[0].State
 	}
-	if report.Host.State == appraise.Error {
+	if state == appraise.Error {
 		return nil, fmt.Errorf("%w: report %s", errOurs, report.ID)
 	}
 	return e.oneVM(ctx, who, id, report.Host.Host)

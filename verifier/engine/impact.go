@@ -157,6 +157,9 @@ func (e *Engine) compare(ctx context.Context, report string, machines []string, 
 		return nil, 0, err
 	}
 	now, err := e.verdicts(ctx, s, machines, nil)
+	if errors.Is(err, errNoEvidence) {
+		return nil, 0, nil
+	}
 	if err != nil {
 		return nil, 0, err
 	}
@@ -176,7 +179,7 @@ func (e *Engine) compare(ctx context.Context, report string, machines []string, 
 		}
 		judged++
 		if a.State != b.State || !sameReasons(a.Reasons, b.Reasons) {
-			changes = append(changes, api.ImpactMachine{Machine: m, Name: names[m], Now: a.State, Then: b.State, Reasons: append([]appraise.Reason{}, b.Reasons...)})
+			changes = append(changes, api.ImpactMachine{Machine: m, Name: names[m], Now: a.State, Then: b.State, Reasons: append([]appraise.Reason{}, b.Reasons[:min(len(b.Reasons), impactReasons)]...)})
 		}
 	}
 	return changes, judged, nil

@@ -26,6 +26,7 @@ const (
 	maxTries       = 3                // appraisals of one answer that are cut short, until it is ERROR unseen
 	maxNamed       = 20               // hosts named in a refusal
 	storeTimeout   = 40 * time.Second // to store an outcome
+	dropTimeout    = time.Second      // to take leave of the other replicas
 	workTimeout    = 60 * time.Second // to wait for a worker
 	commitTries    = 3                // to store an outcome that others get in the way of
 	maxNameLen     = 255              // of a host or VM name, bytes
@@ -61,6 +62,7 @@ const (
 	hookPause     = 100 * time.Millisecond
 	hookBatch     = 100 // events read at a time for a webhook
 	hostsPerChunk = 16  // hosts whose machines one task judges again
+	impactReasons = 8   // of one machine in an impact
 	impactBatch   = 32  // machines that an impact is looked for among at a time
 
 	turnTimeout   = time.Minute // of one turn of background work

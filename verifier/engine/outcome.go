@@ -33,16 +33,25 @@ func (a *appraisal) appraise(ctx context.Context, l *link.Linked, id evaluate.Id
 	if err != nil {
 		return nil, err
 	}
+	ev, err := a.recall(ctx, l, &subjects)
+	if err != nil {
+		return nil, err
+	}
 	var out appraise.Output
 	var late bool
 	err = a.e.work(ctx, func() error {
-		out, late = a.judged(l, id, &subjects, pasts)
+		out, late = a.judged(ev, l, id, &subjects, pasts)
 		return nil
 	})
 	if err != nil {
 		return nil, err
 	}
 	a.e.meter().Stage(StageAppraise, time.Since(began))
+	for _, p := range pasts {
+		if !p.state.Time.IsZero() {
+			a.e.meter().EvidenceAge(max(time.Since(p.state.Time), 0))
+		}
+	}
 	a.step("the logs are replayed and compared with reference values")
 	o := &store.Outcome{Report: evaluate.Report(a.row.Challenge, out), Evidence: a.ev, Generation: generation}
 	if late { // what a later answer has shown stays the newest result
@@ -122,12 +131,12 @@ func (a *appraisal) before(m store.Machine) appraise.Machine {
 	return state
 }
 
-// judged appraises the answer. Of two answers that were under way together the earlier may come last: by the
+// judged appraises the answer, ev. Of two answers that were under way together the earlier may come last: by the
 // newest record it says nothing about now. Where nothing on record speaks against the machine it is judged, for
 // who asked, by the record of when it was asked for. late is true then.
-func (a *appraisal) judged(l *link.Linked, id evaluate.Identity, s *evaluate.Subjects, pasts map[attest.UUID]*past) (out appraise.Output, late bool) {
+func (a *appraisal) judged(ev *attest.Evidence, l *link.Linked, id evaluate.Identity, s *evaluate.Subjects, pasts map[attest.UUID]*past) (out appraise.Output, late bool) {
 	for {
-		out = evaluate.Judge(a.ev, l, id, *s, time.Now())
+		out = evaluate.Judge(ev, l, id, *s, time.Now())
 		again := false
 		turn := func(vm attest.UUID, r *appraise.Result, sub appraise.Subject) appraise.Subject {
 			p := pasts[vm]
@@ -188,11 +197,19 @@ func (a *appraisal) identities(o *store.Outcome, l *link.Linked, id evaluate.Ide
 }
 
 func segment(ev *attest.Evidence, vm attest.UUID) *attest.LogSegment {
+	if v := vmEvidence(ev, vm); v != nil {
+		return &v.IMA
+	}
+	return &attest.LogSegment{}
+}
+
+// vmEvidence gives what an Evidence says about a VM, nil where it says nothing.
+func vmEvidence(ev *attest.Evidence, vm attest.UUID) *attest.VMEvidence {
 	i, ok := slices.BinarySearchFunc(ev.VMs, vm, func(v attest.VMEvidence, id attest.UUID) int { return v.UUID.Compare(id) })
 	if !ok {
-		return &attest.LogSegment{}
+		return nil
 	}
-	return &ev.VMs[i].IMA
+	return &ev.VMs[i]
 }
 
 // missing adds a finding for each VM that the host said it runs and said nothing about now.
@@ -234,7 +251,7 @@ func (a *appraisal) advance(o *store.Outcome, id attest.UUID, ek attest.Name, lo
 		return
 	}
 	adv := store.Advance{Machine: store.Machine{ID: machineID(a.row.Challenge.Host, id), EKName: ek, BootID: next.Replay.BootID, Entries: next.Replay.Count,
-		Revision: p.record.Revision, State: state}}
+		Revision: p.record.Revision, State: state}, Boot: foundBoot(a.ev, id, p.state, next)}
 	adv.Supersedes = func(now []byte) bool { return evaluate.Later(now, state) }
 	if r := p.state.Replay; r.BootID != next.Replay.BootID || r.Count != next.Replay.Count {
 		adv.Log = log

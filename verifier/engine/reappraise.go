@@ -38,6 +38,9 @@ func (e *Engine) reappraise(ctx context.Context, who api.Caller, why string) (*a
 	if err != nil {
 		return nil, fromStore(err, "results")
 	}
+	if n == 0 {
+		return e.nothingToDo(ctx, who)
+	}
 	return e.newJob(ctx, who, taskReappraise, map[string]string{"of": why}, n)
 }
 
@@ -174,7 +177,10 @@ func (e *Engine) rejudge(ctx context.Context, host, report string, rows []store.
 	if err != nil {
 		return err
 	}
-	return e.restate(ctx, s, judged, bases, generation)
+	if err := e.restate(ctx, s, judged, bases, generation); !errors.Is(err, errNoEvidence) {
+		return err
+	}
+	return nil
 }
 
 // restate judges rows by an Evidence and puts the outcome on record.
@@ -237,6 +243,7 @@ func (s *stored) advance(o appraise.Outcome, whole *attest.LogSegment) (store.Ad
 	}
 	a := store.Advance{Machine: rec}
 	a.ID, a.BootID, a.Entries, a.State = id, o.Next.Replay.BootID, o.Next.Replay.Count, b
+	a.Boot = foundBoot(s.ev, o.Result.UUID, before, o.Next)
 	if before.Replay.BootID != o.Next.Replay.BootID || before.Replay.Count != o.Next.Replay.Count {
 		if a.Log = whole; whole == nil {
 			a.Log = &s.ev.Host.IMA

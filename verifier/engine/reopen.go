@@ -94,7 +94,9 @@ func (e *Engine) onRecord(ctx context.Context, ev *attest.Evidence) (evaluate.Re
 }
 
 // overtaken reports whether a later answer of a machine has advanced its state since.
-func (s *stored) overtaken(machine string) bool { return s.states[machine].Time.After(s.at) }
+func (s *stored) overtaken(machine string) bool {
+	return s.states[machine].Time.Truncate(time.Millisecond).After(s.at)
+}
 
 // judge appraises the host and VMs of the Evidence by what bases say, in batches of bounded memory, and hands the
 // outcome of each batch to f; the host is in every one. logs of batches are in f's hands no longer than the call. Machines that cannot be judged
@@ -125,8 +127,12 @@ func (s *stored) judge(ctx context.Context, vms []attest.UUID, bases map[string]
 			}
 			subjects.VMs[vm] = b.subject("", s.prior(vm.String()))
 		}
+		boots, err := s.fillBoots(ctx, &subjects)
+		if err != nil {
+			return err
+		}
 		var out appraise.Output
-		if err := s.e.work(ctx, func() error { out = s.again.Judge(subjects, logs); return nil }); err != nil {
+		if err := s.e.work(ctx, func() error { out = s.again.Judge(subjects, logs, boots); return nil }); err != nil {
 			return err
 		}
 		if err := f(out, logs); err != nil {

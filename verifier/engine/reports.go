@@ -66,7 +66,7 @@ func (e *Engine) wholeEvidence(ctx context.Context, report string) (*attest.Evid
 	}
 	whole, err := evaluate.Whole(ev, func(machine attest.UUID, boot string, end uint64) (*attest.LogSegment, error) {
 		return e.store.Log(ctx, machineID(ev.Host.ID, machine), boot, end)
-	})
+	}, e.keptBoot(ctx, ev.Host.ID))
 	if err != nil {
 		return nil, fromStore(err, "the beginning of a log of this evidence")
 	}
@@ -190,10 +190,7 @@ func (e *Engine) MachineBootLog(ctx context.Context, who api.Caller, id string) 
 	if err != nil {
 		return nil, err
 	}
-	if len(s.bootLog) == 0 {
-		return nil, said(ErrNotFound, "a boot log of this machine is not known")
-	}
-	return s.bootLog, nil
+	return e.bootLog(ctx, s)
 }
 
 // BootEvents lists the events of a machine's boot log.
@@ -202,8 +199,9 @@ func (e *Engine) BootEvents(ctx context.Context, who api.Caller, id string) ([]a
 	if err != nil {
 		return nil, err
 	}
-	if len(s.bootLog) == 0 {
-		return nil, said(ErrNotFound, "a boot log of this machine is not known")
+	log, err := e.bootLog(ctx, s)
+	if err != nil {
+		return nil, err
 	}
 	bases, _, err := e.subjects(ctx, []string{s.id})
 	if err != nil {
@@ -213,7 +211,7 @@ func (e *Engine) BootEvents(ctx context.Context, who api.Caller, id string) ([]a
 	if b, ok := bases[s.id]; ok {
 		rules = b.Policy.BootEvents
 	}
-	out, err := inspect.Boot(s.bootLog, rules, s.pcrs)
+	out, err := inspect.Boot(log, rules, s.pcrs)
 	if err != nil {
 		return nil, said(ErrConflict, "the boot log cannot be read: %v", err)
 	}

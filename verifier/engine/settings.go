@@ -54,7 +54,7 @@ func (e *Engine) PutSettings(ctx context.Context, who api.Caller, id string, s a
 	if err := first(allTenants(who), checkSettings(m, s)); err != nil {
 		return err
 	}
-	if err := e.haveActive(ctx, m, s); err != nil {
+	if err := e.haveActive(ctx, s); err != nil {
 		return err
 	}
 	before, err := e.store.Settings(ctx, m)
@@ -104,7 +104,7 @@ func checkSettings(m string, s api.Settings) error {
 func isVM(m string) bool { return strings.Contains(m, "-") }
 
 // haveActive refuses a policy of which no version is active: nothing could be appraised by it.
-func (e *Engine) haveActive(ctx context.Context, m string, s api.Settings) error {
+func (e *Engine) haveActive(ctx context.Context, s api.Settings) error {
 	if s.Policy == "" {
 		return nil
 	}

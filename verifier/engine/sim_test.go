@@ -51,6 +51,14 @@ func (b *box) since(r attest.Resume) attest.LogSegment {
 	return seg
 }
 
+// bootLog is the boot log, where the challenge asks for it.
+func (b *box) bootLog(c *attest.Challenge, machine attest.UUID) []byte {
+	if !c.WantsBootLog(machine, b.bootID) {
+		return nil
+	}
+	return b.boot.Data
+}
+
 // golden are reference values of a machine as it is.
 func (b *box) golden(t testing.TB, name string) []byte {
 	t.Helper()
@@ -251,7 +259,7 @@ func (h *host) evidence(c *attest.Challenge) *attest.Evidence {
 	h.tpm.Clock += 10
 	banks := h.ima.PCRs.Values()
 	ev.Host = attest.HostEvidence{ID: h.id(), Quote: h.tpm.Quote(extra[:], banks), AK: h.tpm.AKPublic(), EK: h.tpm.EKPublic(), PCRs: banks,
-		IMA: h.since(c.ResumeFor(attest.UUID{})), BootLog: h.boot.Data}
+		IMA: h.since(c.ResumeFor(attest.UUID{})), BootLog: h.bootLog(c, attest.UUID{})}
 	if h.onEvid != nil {
 		h.onEvid(ev)
 	}
@@ -275,7 +283,7 @@ func bodyOf(ev *attest.Evidence) attest.Digest {
 func (v *vm) evidence(c *attest.Challenge) attest.VMEvidence {
 	banks := v.ima.PCRs.Values()
 	out := attest.VMEvidence{UUID: v.uuid, Name: v.name, Status: attest.VMQuoted, Epoch: v.epoch, EKName: softtpm.Name(v.tpm.EKPublic()), EK: v.tpm.EKPublic(),
-		PCRs: banks, IMA: v.since(c.ResumeFor(v.uuid)), BootLog: v.boot.Data, Agent: attest.AgentInfo{Version: "1", Kernel: "6.1", BootID: v.bootID}}
+		PCRs: banks, IMA: v.since(c.ResumeFor(v.uuid)), BootLog: v.bootLog(c, v.uuid), Agent: attest.AgentInfo{Version: "1", Kernel: "6.1", BootID: v.bootID}}
 	if c.Scheme != attest.SchemeHYPA {
 		v.tpm.Clock += 10
 		n := binding.VMNonce(c.Scheme, c.Nonce, v.uuid)

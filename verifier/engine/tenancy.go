@@ -93,6 +93,9 @@ func eventForTenant(who api.Caller, ev api.Event) api.Event {
 			ev.Text += ": " + ev.Reasons[0].Text
 		}
 	}
+	if before, _, about := strings.Cut(ev.Text, "its host "); about && ev.Kind == api.EventAlert {
+		ev.Text = before + "its host is " + hostState(appraise.Reason{Text: ev.Text})
+	}
 	return ev
 }
 

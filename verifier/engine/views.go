@@ -281,6 +281,7 @@ func (e *Engine) DeleteHost(ctx context.Context, who api.Caller, id string) erro
 	if err := e.store.DeleteHost(ctx, id, by); err != nil {
 		return fromStore(err, "host "+id)
 	}
+	e.lines.revoke(id)
 	e.log.Info("host removed", "host", id, "by", who.Name)
 	return nil
 }

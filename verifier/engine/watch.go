@@ -39,6 +39,8 @@ func (e *Engine) watchHosts(ctx context.Context) error {
 	if err != nil || !leads {
 		return err
 	}
+	e.watching.Lock()
+	defer e.watching.Unlock()
 	all, err := e.store.WatchedHosts(ctx, AlertHostLost, AlertHostOverdue)
 	if err != nil {
 		return err

@@ -5,7 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
-	"net/http"
+	"net/url"
 	"strconv"
 	"time"
 
@@ -119,11 +119,11 @@ func (e *Engine) roomForHook(ctx context.Context) error {
 
 // hostOfURL gives of a URL what may stand in a log: a path or a query may hold a secret.
 func hostOfURL(s string) string {
-	r, err := http.NewRequest(http.MethodPost, s, nil)
+	u, err := url.Parse(s)
 	if err != nil {
 		return ""
 	}
-	return r.URL.Host
+	return u.Host
 }
 
 // DeleteWebhook removes a webhook.

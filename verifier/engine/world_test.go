@@ -32,7 +32,6 @@ type world struct {
 	log  *syncLog
 	all  []*replica
 	now  atomic.Pointer[replica] // that hosts reach
-	edit func(*Config)
 }
 
 // syncLog is a log that may be read while it is written.

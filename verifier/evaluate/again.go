@@ -39,13 +39,14 @@ func Reopen(ev *attest.Evidence, rec Record, at time.Time) (*Stored, error) {
 
 // Judge appraises the host and those VMs that have a Subject, as if the Evidence had come at the time that it was judged
 // before: results have that time, and expire by it. A Subject's Prior is the state on record now; it must not be
-// of a later answer. logs are IMA logs in place of those that came (the host's is that of the zero UUID).
-func (s *Stored) Judge(subjects Subjects, logs map[attest.UUID]*attest.LogSegment) appraise.Output {
-	ev, l := *s.ev, *s.linked
+// of a later answer. logs are IMA logs in place of those that came (the host's is that of the zero UUID), boots the boot logs
+// of machines that left them out.
+func (s *Stored) Judge(subjects Subjects, logs map[attest.UUID]*attest.LogSegment, boots map[attest.UUID][]byte) appraise.Output {
+	ev, l := *WithBootLogs(s.ev, boots), *s.linked
 	if g := logs[attest.UUID{}]; g != nil {
 		ev.Host.IMA = *g
 	}
-	ev.VMs = slices.Clone(s.ev.VMs)
+	ev.VMs = slices.Clone(ev.VMs)
 	for i := range ev.VMs {
 		if g := logs[ev.VMs[i].UUID]; g != nil {
 			ev.VMs[i].IMA = *g

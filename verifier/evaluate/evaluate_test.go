@@ -111,16 +111,36 @@ func TestReceived_undoes_Whole(t *testing.T) {
 			l.From, l.Count, l.Data = 4, 0, nil
 			ev.Challenge.Resume[0].Count = 4
 		},
-		"whole though it was not asked":   func(ev *attest.Evidence) { ev.VMs[0].IMA = ev.Host.IMA },
+		"whole though it was not asked": func(ev *attest.Evidence) { ev.VMs[0].IMA = ev.Host.IMA },
+		"without the boot log": func(ev *attest.Evidence) {
+			ev.Challenge.BootLogs, ev.Challenge.Resume[0].Boot = true, true
+		},
+		"without the boot log, the other whole": func(ev *attest.Evidence) {
+			ev.Challenge.BootLogs, ev.Challenge.Resume[0].Boot = true, true
+			ev.VMs[0].IMA = ev.Host.IMA
+		},
+		"with the boot log though it was not asked": func(ev *attest.Evidence) {
+			ev.Challenge.BootLogs, ev.Challenge.Resume[0].Boot = true, true
+			ev.VMs[0].BootLog = []byte("another boot log")
+		},
+		"without a boot log that is not kept": func(ev *attest.Evidence) {
+			ev.Challenge.BootLogs, ev.Challenge.Resume[0].Boot = true, true
+			ev.Challenge.Resume = append([]attest.Resume{{BootID: "boot", Boot: true}}, ev.Challenge.Resume...)
+		},
 		"a new boot in place of the rest": func(ev *attest.Evidence) { ev.VMs[0].IMA = ev.Host.IMA; ev.VMs[0].IMA.BootID = "boot-2" },
 	} {
 		t.Run(name, func(t *testing.T) {
 			ev, log := sample()
 			change(ev)
-			sent := ev.VMs[0].IMA
+			sent, boot := ev.VMs[0].IMA, ev.VMs[0].BootLog
 			whole, err := Whole(ev, func(_ attest.UUID, _ string, end uint64) (*attest.LogSegment, error) {
 				l := measuretest.Cut(log, 0, end)
 				return &l, nil
+			}, func(machine attest.UUID, bootID string) ([]byte, error) {
+				if machine != vm1 || bootID != "boot" {
+					return nil, nil // not kept
+				}
+				return []byte("the boot log"), nil
 			})
 			if err != nil {
 				t.Fatal(err)
@@ -128,12 +148,21 @@ func TestReceived_undoes_Whole(t *testing.T) {
 			if l := whole.VMs[0].IMA; l.From != 0 || l.Count != sent.From+sent.Count {
 				t.Errorf("not whole: %d entries from %d", l.Count, l.From)
 			}
+			if l := whole.VMs[0]; l.IMA.BootID == "boot" && ev.Challenge.BootLogs && len(l.BootLog) == 0 {
+				t.Error("no boot log")
+			}
+			if err := whole.Challenge.Check(); err != nil {
+				t.Error(err)
+			}
 			again, err := Received(whole)
 			if err != nil {
 				t.Fatal(err)
 			}
 			if l := again.VMs[0].IMA; l.From != sent.From || l.Count != sent.Count || !bytes.Equal(l.Data, sent.Data) {
 				t.Errorf("%d entries from %d, were %d from %d", l.Count, l.From, sent.Count, sent.From)
+			}
+			if b := again.VMs[0].BootLog; !bytes.Equal(b, boot) || len(again.Host.BootLog) != 0 {
+				t.Errorf("boot logs %q and %q", b, again.Host.BootLog)
 			}
 		})
 	}

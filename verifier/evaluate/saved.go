@@ -15,44 +15,67 @@ import (
 // Prefix gives the entries 0 to end of a machine's IMA log; the host's ID is the zero UUID.
 type Prefix func(machine attest.UUID, bootID string, end uint64) (*attest.LogSegment, error)
 
-// Whole gives ev with whole IMA logs in place of increments, which prefix completes.
-func Whole(ev *attest.Evidence, prefix Prefix) (*attest.Evidence, error) {
+// Whole gives ev with whole IMA logs in place of increments, which prefix completes, and with the boot logs that were left out, as
+// far as bootLogs has them.
+func Whole(ev *attest.Evidence, prefix Prefix, bootLogs BootLogs) (*attest.Evidence, error) {
+	left := LeftOut(ev)
 	out := *ev
 	out.Challenge.Resume = nil
 	out.VMs = append([]attest.VMEvidence(nil), ev.VMs...)
-	join := func(machine attest.UUID, l *attest.LogSegment) error {
-		if l.From == 0 {
-			return nil
-		}
-		before, err := prefix(machine, l.BootID, l.From)
-		if err != nil {
+	join := func(machine attest.UUID, l *attest.LogSegment, boot *[]byte) error {
+		r := attest.Resume{Machine: machine, BootID: l.BootID, Count: l.From}
+		if err := joinIMA(machine, l, prefix); err != nil {
 			return err
 		}
-		if before.Count != l.From || l.Count > 0 && before.TemplateHash != l.TemplateHash {
-			return fmt.Errorf("evaluate: the log of %v does not go on where it ended", machine)
+		if id, ok := left[machine]; ok {
+			b, err := bootLogs(machine, id)
+			if err != nil {
+				return err
+			}
+			*boot, r.Boot = b, len(b) > 0
 		}
-		out.Challenge.Resume = append(out.Challenge.Resume, attest.Resume{Machine: machine, BootID: l.BootID, Count: l.From})
-		*l = attest.LogSegment{BootID: l.BootID, TemplateHash: before.TemplateHash, Count: l.From + l.Count, Data: append(before.Data, l.Data...)}
+		if r.Count > 0 || r.Boot {
+			out.Challenge.Resume = append(out.Challenge.Resume, r)
+		}
 		return nil
 	}
-	if err := join(attest.UUID{}, &out.Host.IMA); err != nil {
+	if err := join(attest.UUID{}, &out.Host.IMA, &out.Host.BootLog); err != nil {
 		return nil, err
 	}
 	for i := range out.VMs {
-		if err := join(out.VMs[i].UUID, &out.VMs[i].IMA); err != nil {
+		v := &out.VMs[i]
+		if err := join(v.UUID, &v.IMA, &v.BootLog); err != nil {
 			return nil, err
 		}
 	}
 	return &out, nil
 }
 
+func joinIMA(machine attest.UUID, l *attest.LogSegment, prefix Prefix) error {
+	if l.From == 0 {
+		return nil
+	}
+	before, err := prefix(machine, l.BootID, l.From)
+	if err != nil {
+		return err
+	}
+	if before.Count != l.From || l.Count > 0 && before.TemplateHash != l.TemplateHash {
+		return fmt.Errorf("evaluate: the log of %v does not go on where it ended", machine)
+	}
+	*l = attest.LogSegment{BootID: l.BootID, TemplateHash: before.TemplateHash, Count: l.From + l.Count, Data: append(before.Data, l.Data...)}
+	return nil
+}
+
 // Received gives back what the host sent, of what Whole made: the logs from where the challenge's
-// Resume says on.
+// Resume says on, and no boot logs where it says that they are on record.
 func Received(whole *attest.Evidence) (*attest.Evidence, error) {
 	out := *whole
 	out.VMs = append([]attest.VMEvidence(nil), whole.VMs...)
-	split := func(machine attest.UUID, l *attest.LogSegment) error {
+	split := func(machine attest.UUID, l *attest.LogSegment, boot *[]byte) error {
 		r := whole.Challenge.ResumeFor(machine)
+		if r.Boot && r.BootID == l.BootID {
+			*boot = nil
+		}
 		if r.Count == 0 || r.BootID != l.BootID || l.From != 0 {
 			return nil
 		}
@@ -67,11 +90,12 @@ func Received(whole *attest.Evidence) (*attest.Evidence, error) {
 		l.From, l.Count, l.Data = r.Count, l.Count-r.Count, l.Data[at:]
 		return nil
 	}
-	if err := split(attest.UUID{}, &out.Host.IMA); err != nil {
+	if err := split(attest.UUID{}, &out.Host.IMA, &out.Host.BootLog); err != nil {
 		return nil, err
 	}
 	for i := range out.VMs {
-		if err := split(out.VMs[i].UUID, &out.VMs[i].IMA); err != nil {
+		v := &out.VMs[i]
+		if err := split(v.UUID, &v.IMA, &v.BootLog); err != nil {
 			return nil, err
 		}
 	}

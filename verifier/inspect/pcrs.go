@@ -72,9 +72,10 @@ func Use(index uint8) string {
 	uses := []string{"firmware code", "firmware configuration", "option ROM code", "option ROM configuration", "boot loader code",
 		"boot loader configuration, partition table", "vendor's own", "Secure Boot policy", "kernel command line, boot loader commands", "kernel, initramfs",
 		"IMA: files that were run or read as root"}
+	if i := int(index); i < len(uses) {
+		return uses[i]
+	}
 	switch {
-	case int(index) < len(uses):
-		return uses[index]
 	case index == 16:
 		return "debugging, resettable"
 	case index == 23:

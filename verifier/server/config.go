@@ -71,8 +71,8 @@ type Config struct {
 		Events   Duration `toml:"events"`   // age of the oldest event
 	} `toml:"store"`
 	Webhooks struct {
-		InsecurePrivate bool `toml:"insecure_private"` // may go to addresses of private networks, and this machine
-		InsecureHTTP    bool `toml:"insecure_http"`    // may go without TLS
+		InsecureLocal bool `toml:"insecure_local"` // may go to this machine and its link
+		InsecureHTTP  bool `toml:"insecure_http"`  // may go without TLS
 	} `toml:"webhooks"`
 	Limits struct {
 		Evidence int64 `toml:"evidence"` // bytes of one answer

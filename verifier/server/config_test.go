@@ -31,9 +31,17 @@ func TestConfig_refuses_what_it_does_not_understand_and_says_where(t *testing.T)
 		"[listen]\nconnections = 1":                 "connections",
 		"[listen]\ntls = \":1\"\n[tls]\nkey = \"\"": "tls",
 		"listen = 3": "listen",
+		"[listen]\nweb = \"0.0.0.0:16516\"\n[tls]\ncert = \"\"":       "in clear",
+		"[listen]\nweb = \"16516\"":                                   "listen.web",
+		"[listen]\nnames = [\"a/b\"]":                                 "listen.names",
+		"[operators]\nroles = { alice = \"root\" }":                   "operators.roles",
+		"[operators]\nnames = [\"a\"]\nroles = { a = \"viewer\" }":    "names and in roles",
+		"[store]\nurl = \"mysql://secret@x/\"":                        "store.url",
+		"[store]\nevents = \"1h\"":                                    "store.events",
+		"[webhooks]\nallow_private = true":                            "unknown key",
 		strings.Repeat("# a long comment that says nothing\n", 1<<16): "over",
 	} {
-		if _, err := load(t, text); err == nil || !strings.Contains(err.Error(), say) {
+		if _, err := load(t, text); err == nil || !strings.Contains(err.Error(), say) || strings.Contains(err.Error(), "secret") {
 			t.Errorf("%.60q: %v, want something about %q", text, err, say)
 		}
 	}
@@ -89,12 +97,39 @@ func TestCommand_tells_its_mistakes_by_the_exit_code(t *testing.T) {
 		args []string
 		code int
 	}{
-		{[]string{"-version"}, 0}, {[]string{"-no-such-flag"}, 2}, {[]string{"argument"}, 2}, {[]string{"-config", "/nonexistent"}, 4},
+		{[]string{"-version"}, 0}, {[]string{"version"}, 0}, {[]string{"backup"}, 2}, {[]string{"migrate", "x"}, 2}, {[]string{"-config", good, "migrate"}, 1},
+		{[]string{"-config", good, "backup", "/nonexistent/b"}, 1}, {[]string{"-config", good, "restore", "/nonexistent/b"}, 1}, {[]string{"-no-such-flag"}, 2}, {[]string{"argument"}, 2}, {[]string{"-config", "/nonexistent"}, 4},
 		{[]string{"-config", bad, "-check"}, 4}, {[]string{"-config", good, "-check"}, 0}, {[]string{"-config", good}, 1},
 	} {
 		var out bytes.Buffer
 		if code := server.Command(context.Background(), c.args, &out, &out); code != c.code {
 			t.Errorf("%v: %d, want %d: %s", c.args, code, c.code, out.String())
+		}
+	}
+}
+
+func TestCommand_backs_up_a_database_and_makes_one_of_it(t *testing.T) {
+	dir := t.TempDir()
+	conf := filepath.Join(dir, "verifier.toml")
+	run := func(path string, args ...string) int {
+		t.Helper()
+		must(t, os.WriteFile(conf, []byte("[store]\npath = \""+path+"\"\n"), 0o600))
+		var out bytes.Buffer
+		code := server.Command(t.Context(), append([]string{"-config", conf}, args...), &out, &out)
+		t.Log(args, out.String())
+		return code
+	}
+	first, second, copied := filepath.Join(dir, "a.db"), filepath.Join(dir, "b.db"), filepath.Join(dir, "copy")
+	for _, c := range []struct {
+		path string
+		args []string
+		code int
+	}{
+		{first, []string{"backup", copied}, 1}, {first, []string{"migrate"}, 0}, {first, []string{"backup", copied}, 0}, {first, []string{"backup", copied}, 1},
+		{second, []string{"restore", copied}, 0}, {second, []string{"restore", copied}, 1}, {second, []string{"migrate"}, 0},
+	} {
+		if got := run(c.path, c.args...); got != c.code {
+			t.Errorf("%v: %d, want %d", c.args, got, c.code)
 		}
 	}
 }

@@ -124,7 +124,7 @@ func (s *Server) stream(c *call, in *eventsIn) error {
 	}
 	c.w.Header().Set("Content-Type", api.TypeEvents)
 	c.w.Header().Set("X-Accel-Buffering", "no")
-	if err := c.push(fmt.Appendf(nil, "retry: %d\nid: %d\n\n", retryAfter.Milliseconds(), in.After)); err != nil {
+	if err := s.push(c, fmt.Appendf(nil, "retry: %d\nid: %d\n\n", retryAfter.Milliseconds(), in.After)); err != nil {
 		return err
 	}
 	events := make(chan api.Event, streamBuffer)
@@ -176,7 +176,7 @@ func (s *Server) pump(ctx context.Context, c *call, events <-chan api.Event) err
 			if !s.again(ctx, c.who, viewers) {
 				return nil
 			}
-			if err := c.push([]byte(": \n\n")); err != nil {
+			if err := s.push(c, []byte(": \n\n")); err != nil {
 				return err
 			}
 		case e, ok := <-events:
@@ -187,7 +187,7 @@ func (s *Server) pump(ctx context.Context, c *call, events <-chan api.Event) err
 			if err != nil {
 				return errors.Join(errSent, err)
 			}
-			if err := c.push(b); err != nil {
+			if err := s.push(c, b); err != nil {
 				return err
 			}
 		}
@@ -203,10 +203,10 @@ func encodeEvent(e api.Event) ([]byte, error) {
 	return fmt.Appendf(nil, "id: %d\ndata: %s\n\n", e.ID, b), nil
 }
 
-// push writes and flushes within streamWrite.
-func (c *call) push(b []byte) error {
+// push writes and flushes within the time that a reader has.
+func (s *Server) push(c *call, b []byte) error {
 	rc := http.NewResponseController(c.w)
-	_ = rc.SetWriteDeadline(time.Now().Add(streamWrite))
+	_ = rc.SetWriteDeadline(time.Now().Add(s.patience))
 	if _, err := c.w.Write(b); err != nil {
 		return errors.Join(errSent, err)
 	}

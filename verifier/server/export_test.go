@@ -59,8 +59,8 @@ func Judge(own uint32, group *uint32, uid uint32, groups []uint32) (admin, host 
 	return p.role == api.RoleAdmin, p.host
 }
 
-// SetHeartbeat changes how often a stream says that it is alive.
-func (s *Server) SetHeartbeat(d time.Duration) { s.heartbeat = d }
+// SetPace changes, before Run, how often a stream says that it is alive, and how long it waits for its reader.
+func (s *Server) SetPace(beat, patience time.Duration) { s.heartbeat, s.patience = beat, patience }
 
 // Bounds, for tests.
 const (
@@ -77,3 +77,10 @@ func ReadJSON(b []byte, v any) error { return readJSON(b, v) }
 
 // Local exposes where a login may go on.
 func Local(next string) string { return local(next) }
+
+// OpenStreams counts event streams.
+func (s *Server) OpenStreams() int {
+	s.streams.mu.Lock()
+	defer s.streams.mu.Unlock()
+	return s.streams.total
+}

@@ -33,36 +33,41 @@ func (s *Server) handler() http.Handler {
 		mux.HandleFunc(rt.pattern, func(w http.ResponseWriter, r *http.Request) { s.serve(w, r, &rt) })
 	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		rc := http.NewResponseController(w)
-		_ = rc.SetReadDeadline(time.Now().Add(bodyTimeout)) // until the route sets its own
-		_ = rc.SetWriteDeadline(time.Now().Add(writeTimeout))
-		w.Header().Set("Cache-Control", "no-store")
-		w.Header().Set("X-Content-Type-Options", "nosniff")
-		nobody := principal{name: "nobody"}
-		if err := s.sane(r); err != nil {
-			s.problem(w, r, nobody, err)
-			return
-		}
-		if s.isPage(r) {
-			s.page(w, r)
-			return
-		}
-		h, pattern := mux.Handler(r)
-		rt := table[pattern]
-		who := nobody
-		if rt == nil || rt.access != public {
-			var err error
-			if who, err = s.identify(r); err != nil {
-				s.problem(w, r, who, err)
-				return
-			}
-		}
-		if rt == nil {
-			s.problem(w, r, who, noRoute(h, r))
-			return
-		}
-		mux.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), principalKey{}, who)))
+		observed(w, s.opts.Observe, func(w http.ResponseWriter) string { return s.dispatch(w, r, mux, table) })
 	})
+}
+
+// dispatch finds a request's route and who makes it, and gives the route's pattern; "": there is none.
+func (s *Server) dispatch(w http.ResponseWriter, r *http.Request, mux *http.ServeMux, table map[string]*route) (pattern string) {
+	rc := http.NewResponseController(w)
+	_ = rc.SetReadDeadline(time.Now().Add(bodyTimeout)) // until the route sets its own
+	_ = rc.SetWriteDeadline(time.Now().Add(writeTimeout))
+	w.Header().Set("Cache-Control", "no-store")
+	w.Header().Set("X-Content-Type-Options", "nosniff")
+	who := principal{name: "nobody"}
+	if err := s.sane(r); err != nil {
+		s.problem(w, r, who, err)
+		return ""
+	}
+	if s.isPage(r) {
+		s.page(w, r)
+		return pagePattern
+	}
+	h, pattern := mux.Handler(r)
+	rt := table[pattern]
+	if rt == nil || rt.access != public {
+		var err error
+		if who, err = s.identify(r); err != nil {
+			s.problem(w, r, who, err)
+			return pattern
+		}
+	}
+	if rt == nil {
+		s.problem(w, r, who, noRoute(h, r))
+		return ""
+	}
+	mux.ServeHTTP(w, r.WithContext(context.WithValue(r.Context(), principalKey{}, who)))
+	return pattern
 }
 
 // identify settles who asks. A request that a browser makes by its cookie must come from our own pages.
@@ -178,6 +183,10 @@ func (s *Server) withBody(c *call, rt *route, f func() error) error {
 		c.w.Header().Set("Connection", "close")
 		return api.NewProblem(http.StatusRequestEntityTooLarge, "at most %d bytes", rt.body)
 	}
+	if e := c.r.Header.Get("Content-Encoding"); e != "" && e != "identity" {
+		c.w.Header().Set("Connection", "close")
+		return api.NewProblem(http.StatusUnsupportedMediaType, "bodies are not compressed here")
+	}
 	timeout := bodyTimeout
 	if rt.bulk {
 		leave, err := s.bulk.enter(c.r.Context(), c.who.name)
@@ -193,6 +202,7 @@ func (s *Server) withBody(c *call, rt *route, f func() error) error {
 	c.body, err = io.ReadAll(http.MaxBytesReader(c.w, c.r.Body, rt.body))
 	var large *http.MaxBytesError
 	if errors.As(err, &large) {
+		c.w.Header().Set("Connection", "close")
 		return api.NewProblem(http.StatusRequestEntityTooLarge, "at most %d bytes", rt.body)
 	}
 	if err != nil {

@@ -173,7 +173,7 @@ func TestAttest_with_a_fault_of_ours_is_ERROR_for_that_one_only(t *testing.T) {
 	defer func() { _ = db.Close() }()
 	must(t, v.PutRIM(t.Context(), "broken", newBox().golden(t, "broken")))
 	must(t, v.AssignRIMs(t.Context(), "00000000-0000-0000-0000-000000000001", []string{"broken"}))
-	_, err = db.ExecContext(t.Context(), `UPDATE rims SET data = 'x', sha256 = 'y' WHERE name = 'broken'`)
+	_, err = db.ExecContext(t.Context(), `UPDATE doc_versions SET data = 'x', sha256 = 'y' WHERE name = 'broken'`)
 	must(t, err)
 	r := v.attest(attest.SchemeSEPA, "", "vm1")
 	want(t, r.VMs[0], appraise.Error, appraise.CodeInternal)

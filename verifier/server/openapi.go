@@ -49,11 +49,12 @@ func (d *description) add(rt *route) {
 	if rt.whole {
 		op.Description += " Not for who is of one tenant."
 	}
-	if rt.access == public {
+	switch rt.access {
+	case public:
 		op.Security = []map[string][]string{{}}
-	} else if rt.access == hosts {
+	case hosts:
 		op.Security = []map[string][]string{{"certificate": {}}}
-	} else {
+	default:
 		op.Security = []map[string][]string{{"bearer": {}}, {"session": {}}, {"certificate": {}}}
 	}
 	for _, f := range rt.in.fields {

@@ -10,6 +10,9 @@ import (
 	"virt-attest/verifier/api"
 )
 
+// pagePattern is what requests for the web page are counted as.
+const pagePattern = "web page"
+
 // names reports whether a Host header is one of ours on listen.web: this machine by its very name or address,
 // or a configured name.
 func (s *Server) names(host string) bool {
@@ -124,7 +127,7 @@ func (s *Server) login(w http.ResponseWriter, r *http.Request) {
 	}
 	s.log.Info("logged in", "who", who.Name, "role", who.Role, "from", from)
 	http.SetCookie(w, cookie(r, session, sessionTime))
-	http.Redirect(w, r, next, http.StatusSeeOther)
+	http.Redirect(w, r, next, http.StatusSeeOther) //nolint:gosec // local has made it a path of this site
 }
 
 // logout ends the session.

@@ -2,6 +2,7 @@ package server
 
 import (
 	"crypto/sha256"
+	"errors"
 	"net/http"
 	"sync"
 	"time"
@@ -26,6 +27,9 @@ type repeated struct {
 	job   *api.Job
 	err   error
 }
+
+// errUnfinished says that a request that another one waited for broke off.
+var errUnfinished = errors.New("the first request of this Idempotency-Key broke off")
 
 func newRepeats() *repeats { return &repeats{now: time.Now, got: make(map[repeat]*repeated)} }
 
@@ -54,10 +58,14 @@ func (r *repeats) once(c *call, key string, f func() (*api.Job, error)) (*api.Jo
 			return nil, c.r.Context().Err()
 		}
 	}
-	defer close(x.done)
-	if x.job, x.err = f(); x.err != nil {
-		r.drop(k) // what failed may be tried again
-	}
+	x.err = errUnfinished // what a panic leaves
+	defer func() {
+		if x.err != nil {
+			r.drop(k) // what failed may be tried again
+		}
+		close(x.done)
+	}()
+	x.job, x.err = f()
 	return x.job, x.err
 }
 

@@ -58,7 +58,7 @@ func (s *Server) machineRoutes() []route {
 		{pattern: "GET /api/v1/enrolments", access: viewers, whole: true, about: "Hosts that wait for an approval", operation: ask(s.enrolments)},
 		{pattern: "GET /api/v1/vms", access: readers, about: "List VMs", operation: ask(s.vms)},
 		{pattern: "GET /api/v1/vms/{id}", access: readers, about: "A VM by UUID or name", operation: ask(s.vm)},
-		{pattern: "DELETE /api/v1/vms/{id}", access: operators, about: "Forget a VM's vTPM and replay state", operation: do(s.deleteVM)},
+		{pattern: "DELETE /api/v1/vms/{id}", access: operators, about: "Forget a VM: vTPM, replay state, settings, results", operation: do(s.deleteVM)},
 		{pattern: "GET /api/v1/vms/{id}/ear", access: readers, about: "The newest result as a signed token", operation: or[earAnswer](own(api.TypeEAR, s.ear), api.TypeJSON)},
 		{pattern: "GET /api/v1/identities", access: viewers, about: "VMs with their keys", operation: ask(s.identities)},
 		{pattern: "POST /api/v1/gate", access: schedulers, body: api.MaxRequest, takes: long, about: "May this VM be used?", operation: ask(s.gate)},

@@ -1,12 +1,17 @@
 package server_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"flag"
+	"io"
+	"net"
+	"net/http"
 	"os"
 	"path/filepath"
 	"regexp"
+	"strings"
 	"testing"
 	"time"
 
@@ -19,87 +24,89 @@ import (
 )
 
 func TestSavedEvidence_is_judged_offline_as_it_was_by_the_service(t *testing.T) {
-	v := newVerifier(t)
-	m, n := newVM(1), newVM(2)
-	h := v.host("host1", m, n)
-	index, err := new(rim.Library).Load(newBox().golden(t, "good"))
-	must(t, err)
-	refs := evaluate.References{h.id(): {index}, m.uuid.String(): {index}, n.uuid.String(): {index}}
-	anchors := evaluate.Anchors{HostEK: api.EKSHA256(h.tpm.EKPublic()), HostAK: h.tpm.AKName(), VTPMs: []evaluate.VTPM{
-		{EKName: softtpm.Name(m.tpm.EKPublic()), UUID: m.uuid, AKName: m.tpm.AKName()},
-		{EKName: softtpm.Name(n.tpm.EKPublic()), UUID: n.uuid, AKName: n.tpm.AKName()}}}
-	verify := func(b []byte, a evaluate.Anchors) *api.Report {
-		t.Helper()
-		r, err := evaluate.VerifySaved(b, a, refs, appraise.Policy{}, time.Now())
+	onEach(t, func(t *testing.T, v *verifier) {
+		m, n := newVM(1), newVM(2)
+		h := v.host("host1", m, n)
+		index, err := new(rim.Library).Load(newBox().golden(t, "good"))
 		must(t, err)
-		return r
-	}
-	for _, scheme := range []attest.Scheme{attest.SchemeSEPA, attest.SchemeHYPA, attest.SchemeSEPA, attest.SchemeHYPA} {
-		live := v.attest(scheme, "host1") // from the second on with increments
-		b, err := v.ReportEvidence(t.Context(), live.ID)
-		must(t, err)
-		r := verify(b, anchors)
-		want(t, r.Host, live.Host.State)
-		for i := range r.VMs {
-			want(t, r.VMs[i], appraise.Trusted)
-			if r.VMs[i].Entries != live.VMs[i].Entries {
-				t.Errorf("%v: %d entries offline, %d live", scheme, r.VMs[i].Entries, live.VMs[i].Entries)
+		refs := evaluate.References{h.id(): {index}, m.uuid.String(): {index}, n.uuid.String(): {index}}
+		anchors := evaluate.Anchors{HostEK: api.EKSHA256(h.tpm.EKPublic()), HostAK: h.tpm.AKName(), VTPMs: []evaluate.VTPM{
+			{EKName: softtpm.Name(m.tpm.EKPublic()), UUID: m.uuid, AKName: m.tpm.AKName()},
+			{EKName: softtpm.Name(n.tpm.EKPublic()), UUID: n.uuid, AKName: n.tpm.AKName()}}}
+		verify := func(b []byte, a evaluate.Anchors) *api.Report {
+			t.Helper()
+			r, err := evaluate.VerifySaved(b, a, refs, appraise.Policy{}, time.Now())
+			must(t, err)
+			return r
+		}
+		for _, scheme := range []attest.Scheme{attest.SchemeSEPA, attest.SchemeHYPA, attest.SchemeSEPA, attest.SchemeHYPA} {
+			live := v.attest(scheme, "host1") // from the second on with increments
+			b, err := v.ReportEvidence(t.Context(), live.ID)
+			must(t, err)
+			r := verify(b, anchors)
+			want(t, r.Host, live.Host.State)
+			for i := range r.VMs {
+				want(t, r.VMs[i], appraise.Trusted)
+				if r.VMs[i].Entries != live.VMs[i].Entries {
+					t.Errorf("%v: %d entries offline, %d live", scheme, r.VMs[i].Entries, live.VMs[i].Entries)
+				}
 			}
+			want(t, verify(b, evaluate.Anchors{}).Host, appraise.Untrusted, appraise.CodeAKUnknown)
+			if scheme == attest.SchemeSEPA {
+				want(t, verify(b, evaluate.Anchors{HostEK: anchors.HostEK, HostAK: anchors.HostAK}).VMs[0], appraise.Untrusted, appraise.CodeAKUnknown)
+			}
+			m.ima.File("/usr/bin/init", "init")
 		}
-		want(t, verify(b, evaluate.Anchors{}).Host, appraise.Untrusted, appraise.CodeAKUnknown)
-		if scheme == attest.SchemeSEPA {
-			want(t, verify(b, evaluate.Anchors{HostEK: anchors.HostEK, HostAK: anchors.HostAK}).VMs[0], appraise.Untrusted, appraise.CodeAKUnknown)
-		}
+		m.ima.File("/tmp/evil", "evil")
+		want(t, v.attest(attest.SchemeHYPA, "", "vm1").VMs[0], appraise.Untrusted, appraise.CodeIMAUnlisted)
 		m.ima.File("/usr/bin/init", "init")
-	}
-	m.ima.File("/tmp/evil", "evil")
-	want(t, v.attest(attest.SchemeHYPA, "", "vm1").VMs[0], appraise.Untrusted, appraise.CodeIMAUnlisted)
-	m.ima.File("/usr/bin/init", "init")
-	want(t, v.attest(attest.SchemeHYPA, "", "vm1").VMs[0], appraise.Untrusted, appraise.CodeIMAUnlisted)
-	b, err := v.MachineEvidence(t.Context(), m.uuid.String())
-	must(t, err)
-	want(t, verify(b, anchors).VMs[0], appraise.Untrusted, appraise.CodeIMAUnlisted) // found long before this answer
+		want(t, v.attest(attest.SchemeHYPA, "", "vm1").VMs[0], appraise.Untrusted, appraise.CodeIMAUnlisted)
+		b, err := v.MachineEvidence(t.Context(), m.uuid.String())
+		must(t, err)
+		want(t, verify(b, anchors).VMs[0], appraise.Untrusted, appraise.CodeIMAUnlisted) // found long before this answer
+	})
 }
 
 func TestSavedEvidence_that_was_changed_is_not_trusted(t *testing.T) {
-	v := newVerifier(t)
-	m := newVM(1)
-	h := v.host("host1", m)
-	v.attest(attest.SchemeHYPA, "host1")
-	m.ima.File("/tmp/evil", "evil")
-	r := v.attest(attest.SchemeHYPA, "host1")
-	b, err := v.ReportEvidence(t.Context(), r.ID)
-	must(t, err)
-	index, err := new(rim.Library).Load(newBox().golden(t, "good"))
-	must(t, err)
-	refs := evaluate.References{h.id(): {index}, m.uuid.String(): {index}}
-	anchors := evaluate.Anchors{HostEK: api.EKSHA256(h.tpm.EKPublic()), HostAK: h.tpm.AKName(),
-		VTPMs: []evaluate.VTPM{{EKName: softtpm.Name(m.tpm.EKPublic()), UUID: m.uuid}}}
-	for name, change := range map[string]func(*attest.Evidence){
-		"the entry cut off": func(ev *attest.Evidence) {
-			l := &ev.VMs[0].IMA
-			l.Count, l.Data = l.Count-1, newBox().ima.Data
-		},
-		"another resume point": func(ev *attest.Evidence) { ev.Challenge.Resume = nil },
-		"another nonce":        func(ev *attest.Evidence) { ev.Challenge.Nonce[0] ^= 1 },
-		"another VM":           func(ev *attest.Evidence) { ev.VMs[0].UUID[0] ^= 1 },
-		"other PCRs":           func(ev *attest.Evidence) { ev.VMs[0].PCRs = newBox().ima.PCRs.Values() },
-	} {
-		ev, err := attest.DecodeEvidence(b)
+	onEach(t, func(t *testing.T, v *verifier) {
+		m := newVM(1)
+		h := v.host("host1", m)
+		v.attest(attest.SchemeHYPA, "host1")
+		m.ima.File("/tmp/evil", "evil")
+		r := v.attest(attest.SchemeHYPA, "host1")
+		b, err := v.ReportEvidence(t.Context(), r.ID)
 		must(t, err)
-		change(ev)
-		changed, err := ev.Encode()
+		index, err := new(rim.Library).Load(newBox().golden(t, "good"))
 		must(t, err)
-		got, err := evaluate.VerifySaved(changed, anchors, refs, appraise.Policy{}, time.Now())
-		if err == nil && (len(got.VMs) == 0 || got.VMs[0].State == appraise.Trusted || got.Host.State == appraise.Trusted) {
-			t.Errorf("%s: %+v", name, got)
+		refs := evaluate.References{h.id(): {index}, m.uuid.String(): {index}}
+		anchors := evaluate.Anchors{HostEK: api.EKSHA256(h.tpm.EKPublic()), HostAK: h.tpm.AKName(),
+			VTPMs: []evaluate.VTPM{{EKName: softtpm.Name(m.tpm.EKPublic()), UUID: m.uuid}}}
+		for name, change := range map[string]func(*attest.Evidence){
+			"the entry cut off": func(ev *attest.Evidence) {
+				l := &ev.VMs[0].IMA
+				l.Count, l.Data = l.Count-1, newBox().ima.Data
+			},
+			"another resume point": func(ev *attest.Evidence) { ev.Challenge.Resume = nil },
+			"another nonce":        func(ev *attest.Evidence) { ev.Challenge.Nonce[0] ^= 1 },
+			"another VM":           func(ev *attest.Evidence) { ev.VMs[0].UUID[0] ^= 1 },
+			"other PCRs":           func(ev *attest.Evidence) { ev.VMs[0].PCRs = newBox().ima.PCRs.Values() },
+		} {
+			ev, err := attest.DecodeEvidence(b)
+			must(t, err)
+			change(ev)
+			changed, err := ev.Encode()
+			must(t, err)
+			got, err := evaluate.VerifySaved(changed, anchors, refs, appraise.Policy{}, time.Now())
+			if err == nil && (len(got.VMs) == 0 || got.VMs[0].State == appraise.Trusted || got.Host.State == appraise.Trusted) {
+				t.Errorf("%s: %+v", name, got)
+			}
 		}
-	}
-	for _, garbage := range [][]byte{nil, {1}, b[:len(b)/2], append(append([]byte{}, b...), 0)} {
-		if _, err := evaluate.VerifySaved(garbage, anchors, refs, appraise.Policy{}, time.Now()); !errors.Is(err, attest.ErrMalformed) {
-			t.Errorf("%d bytes: %v", len(garbage), err)
+		for _, garbage := range [][]byte{nil, {1}, b[:len(b)/2], append(append([]byte{}, b...), 0)} {
+			if _, err := evaluate.VerifySaved(garbage, anchors, refs, appraise.Policy{}, time.Now()); !errors.Is(err, attest.ErrMalformed) {
+				t.Errorf("%d bytes: %v", len(garbage), err)
+			}
 		}
-	}
+	})
 }
 
 var update = flag.Bool("update", false, "write the golden files anew")
@@ -138,5 +145,30 @@ func TestAPI_answers_are_those_of_the_golden_files(t *testing.T) {
 		if string(golden) != string(b) {
 			t.Errorf("%s is\n%s\nwant\n%s", name, b, golden)
 		}
+	}
+}
+
+func TestMetrics_count_attestations_and_requests(t *testing.T) {
+	v := newVerifier(t)
+	v.host("host1", newVM(1))
+	want(t, v.attest(attest.SchemeSEPA, "", "vm1").VMs[0], appraise.Trusted)
+	tr := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", v.conf.Listen.Unix)
+	}}
+	defer tr.CloseIdleConnections()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://localhost/metrics", nil)
+	must(t, err)
+	res, err := tr.RoundTrip(req)
+	must(t, err)
+	b, err := io.ReadAll(res.Body)
+	must(t, err)
+	_ = res.Body.Close()
+	for _, line := range []string{`virt_attest_attestations_total{kind="vm",result="TRUSTED",scheme="sepa"} 1`, `route="POST /api/v1/attest"`, `virt_attest_verdicts{kind="vm",state="TRUSTED"} 1`, "virt_attest_nonce_issued_total 1"} {
+		if !strings.Contains(string(b), line) {
+			t.Errorf("no line with %s", line)
+		}
+	}
+	if t.Failed() {
+		t.Log(string(b))
 	}
 }

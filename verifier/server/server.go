@@ -14,10 +14,7 @@ import (
 	"sync"
 	"time"
 
-	"virt-attest/internal/version"
 	"virt-attest/verifier/api"
-	"virt-attest/verifier/engine"
-	"virt-attest/verifier/store"
 )
 
 // Backend is what a Server serves.
@@ -34,6 +31,8 @@ type Backend interface {
 type Options struct {
 	Web     http.Handler // the web page, served on listen.web; it finds who asks by api.CallerOf. nil: none
 	Metrics http.Handler // nil: none
+	// Observe is told of every request, by its route's pattern. nil: nobody is.
+	Observe func(route string, status int, took time.Duration)
 }
 
 // Server serves a Backend.
@@ -51,7 +50,8 @@ type Server struct {
 	streams streams
 	openapi []byte
 
-	heartbeat time.Duration
+	heartbeat time.Duration // of event streams
+	patience  time.Duration // with a reader of an event stream
 	changing  sync.Mutex    // held from a look at what is changed to its change, where the caller names what it saw
 	closing   chan struct{} // closed when the Server ends
 
@@ -64,7 +64,7 @@ type Server struct {
 // New opens the listeners. Nothing is served before Run.
 func New(ctx context.Context, conf Config, b Backend, opts Options, log *slog.Logger) (*Server, error) {
 	s := &Server{conf: conf, opts: opts, log: log, svc: b, hostd: b, backend: b, bulk: newGate(maxBulk, maxBulkEach), wallet: newWallet(b),
-		repeats: newRepeats(), heartbeat: beat, closing: make(chan struct{})}
+		repeats: newRepeats(), heartbeat: beat, patience: streamWrite, closing: make(chan struct{})}
 	var err error
 	if s.openapi, err = OpenAPI(); err != nil {
 		return nil, err
@@ -250,40 +250,4 @@ func (s *Server) httpServer(h http.Handler) *http.Server {
 		HTTP2: &http.HTTP2Config{MaxConcurrentStreams: maxStreams, SendPingTimeout: 30 * time.Second, PingTimeout: 15 * time.Second,
 			WriteByteTimeout: writeTimeout},
 	}
-}
-
-// Start opens database, engine and listeners as configured, calls ready, and serves until ctx ends.
-func Start(ctx context.Context, conf Config, log *slog.Logger, ready func()) error {
-	st, err := openStore(ctx, conf, log)
-	if err != nil {
-		return err
-	}
-	defer func() { _ = st.Close() }()
-	name, err := os.Hostname()
-	if err != nil {
-		return err
-	}
-	e, err := engine.New(ctx, engine.Config{Store: st, Log: log, Lifetime: time.Duration(conf.Verdict.Lifetime),
-		HostLifetime: time.Duration(conf.Verdict.HostLifetime), Workers: conf.Limits.Workers, EKIssuers: conf.Hosts.EKIssuers,
-		Retention: store.Retention{Reports: conf.Store.Reports, Evidence: conf.Store.Evidence, Age: time.Duration(conf.Store.Age), Events: time.Duration(conf.Store.Events)},
-		Version:   version.Version, Hostname: name})
-	if err != nil {
-		return err
-	}
-	defer e.Close()
-	s, err := New(ctx, conf, e, Options{}, log)
-	if err != nil {
-		return err
-	}
-	ready()
-	return s.Run(ctx)
-}
-
-// openStore opens the database that the configuration names, and brings its tables up to date.
-func openStore(ctx context.Context, conf Config, log *slog.Logger) (*store.Store, error) {
-	c := store.Config{Path: conf.Store.Path, Chain: engine.Chain, Log: log}
-	if conf.Store.URL != "" {
-		c.Path, c.URL = "", conf.Store.URL
-	}
-	return store.Open(ctx, c)
 }

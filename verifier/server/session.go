@@ -226,6 +226,7 @@ func sessionOf(r *http.Request) (string, bool) {
 
 // cookie makes the session cookie; age 0 takes it away.
 func cookie(r *http.Request, session string, age time.Duration) *http.Cookie {
+	//nolint:gosec // without TLS it is served on this machine only, and a browser would not send a Secure cookie there
 	k := &http.Cookie{Name: cookieName(r.TLS != nil), Value: session, Path: "/", MaxAge: int(age.Seconds()), HttpOnly: true, Secure: r.TLS != nil, SameSite: http.SameSiteStrictMode}
 	if age == 0 {
 		k.MaxAge = -1

@@ -19,6 +19,7 @@ import (
 	"virt-attest/attest/measurement"
 	"virt-attest/attest/sepa"
 	"virt-attest/internal/measuretest"
+	"virt-attest/internal/pgtest"
 	"virt-attest/internal/softtpm"
 	"virt-attest/verifier/api"
 	"virt-attest/verifier/appraise"
@@ -53,6 +54,14 @@ func (b *box) since(r attest.Resume) attest.LogSegment {
 		seg = measuretest.Cut(seg, r.Count, seg.Count)
 	}
 	return seg
+}
+
+// bootLog is the boot log, where the challenge asks for it.
+func (b *box) bootLog(c *attest.Challenge, machine attest.UUID) []byte {
+	if !c.WantsBootLog(machine, b.bootID) {
+		return nil
+	}
+	return b.boot.Data
 }
 
 // golden are reference values of a machine as it is.
@@ -213,7 +222,7 @@ func (h *host) evidence(c *attest.Challenge) *attest.Evidence {
 	h.tpm.Clock += 10
 	banks := h.ima.PCRs.Values()
 	ev.Host = attest.HostEvidence{ID: h.id(), Quote: h.tpm.Quote(extra[:], banks), AK: h.tpm.AKPublic(), EK: h.tpm.EKPublic(), PCRs: banks,
-		IMA: h.since(c.ResumeFor(attest.UUID{})), BootLog: h.boot.Data}
+		IMA: h.since(c.ResumeFor(attest.UUID{})), BootLog: h.bootLog(c, attest.UUID{})}
 	if h.onEvid != nil {
 		h.onEvid(ev)
 	}
@@ -237,7 +246,7 @@ func bodyOf(ev *attest.Evidence) attest.Digest {
 func (v *vm) evidence(c *attest.Challenge) attest.VMEvidence {
 	banks := v.ima.PCRs.Values()
 	out := attest.VMEvidence{UUID: v.uuid, Name: v.name, Status: attest.VMQuoted, Epoch: v.epoch, EKName: softtpm.Name(v.tpm.EKPublic()), EK: v.tpm.EKPublic(),
-		PCRs: banks, IMA: v.since(c.ResumeFor(v.uuid)), BootLog: v.boot.Data, Agent: attest.AgentInfo{Version: "1", Kernel: "6.1", BootID: v.bootID}}
+		PCRs: banks, IMA: v.since(c.ResumeFor(v.uuid)), BootLog: v.bootLog(c, v.uuid), Agent: attest.AgentInfo{Version: "1", Kernel: "6.1", BootID: v.bootID}}
 	if c.Scheme != attest.SchemeHYPA {
 		v.tpm.Clock += 10
 		n := binding.VMNonce(c.Scheme, c.Nonce, v.uuid)
@@ -272,6 +281,14 @@ func (s *syncBuffer) String() string {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	return s.b.String()
+}
+
+// onEach runs a test with a Verifier on SQLite and with one on PostgreSQL.
+func onEach(t *testing.T, f func(t *testing.T, v *verifier)) {
+	t.Run("sqlite", func(t *testing.T) { f(t, newVerifier(t)) })
+	t.Run("postgres", func(t *testing.T) {
+		f(t, newVerifier(t, func(c *server.Config) { c.Store.URL = pgtest.URL(t) }))
+	})
 }
 
 func newVerifier(t testing.TB, change ...func(*server.Config)) *verifier {

@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"os"
 	"sync/atomic"
+	"time"
 )
 
 // pki holds the TLS configuration made of the files as they are now.
@@ -64,4 +65,16 @@ func (p *pki) config(need bool) *tls.Config {
 	c := now().Clone()
 	c.GetConfigForClient = func(*tls.ClientHelloInfo) (*tls.Config, error) { return now(), nil }
 	return c
+}
+
+// expiry tells when the certificate in use ends.
+func (p *pki) expiry() (time.Time, bool) {
+	if p == nil {
+		return time.Time{}, false
+	}
+	leaf := p.current.Load().Certificates[0].Leaf
+	if leaf == nil {
+		return time.Time{}, false
+	}
+	return leaf.NotAfter, true
 }

@@ -30,6 +30,7 @@ type Outcome struct {
 type Advance struct {
 	Machine                          // Revision is that of the record it builds on
 	Log        *attest.LogSegment    // holds the entries up to Entries from the record before, at least
+	Boot       *BootLog              // that was found in order; nil: what is on record stays
 	Supersedes func(now []byte) bool // whether this state is later than another that was stored meanwhile
 }
 
@@ -203,12 +204,10 @@ func (t *tx) putMachines(all []Advance) error {
 	if n != int64(len(rows)) { // another answer put it on record this moment
 		return ErrConflict
 	}
-	for _, a := range logs {
-		if err := t.putLog(a); err != nil {
-			return err
-		}
+	if err := t.putLogs(logs); err != nil {
+		return err
 	}
-	return nil
+	return t.putBootLogs(logs)
 }
 
 func (t *tx) supersedes(a Advance) (bool, error) {

@@ -102,3 +102,11 @@ func (s *Store) TenantsOf(ctx context.Context, machines []string) (map[string]st
 	}, `SELECT machine, tenant FROM settings WHERE machine = ANY($1) AND tenant <> ''`, list(machines))
 	return m, err
 }
+
+// FreeLeases ends every lease but owner's: for a database that no other process has.
+func (s *Store) FreeLeases(ctx context.Context, owner string) error {
+	return s.briefTx(ctx, func(t *tx) error {
+		_, err := t.exec(`UPDATE challenges SET lease = 0 WHERE done = 0 AND owner <> $1`, owner)
+		return err
+	})
+}

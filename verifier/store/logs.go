@@ -9,31 +9,57 @@ import (
 	"virt-attest/attest/measurement"
 )
 
-// putLog appends the proven entries of a.Log that are not on record yet. A log that begins
-// at entry 0 takes the place of what was there for its boot.
-func (t *tx) putLog(a Advance) error {
-	if a.Log == nil || a.Log.Count == 0 {
+// putLogs appends the proven entries of the advances' logs that are not on record yet, in three statements however
+// many machines they are of. A log that begins at entry 0 takes the place of what was there for its boot.
+func (t *tx) putLogs(all []Advance) error {
+	key := func(a Advance) string { return a.ID + " " + a.BootID }
+	var ids, whole, anew list
+	for _, a := range all {
+		if a.Log == nil || a.Log.Count == 0 {
+			continue
+		}
+		ids = append(ids, a.ID)
+		if a.Log.From == 0 {
+			whole, anew = append(whole, a.ID), append(anew, key(a))
+		}
+	}
+	if len(ids) == 0 {
 		return nil
 	}
-	if a.Log.From == 0 {
-		if _, err := t.exec(`DELETE FROM ima WHERE machine = $1 AND boot_id = $2`, a.ID, a.BootID); err != nil {
+	if len(whole) > 0 {
+		if _, err := t.exec(`DELETE FROM ima WHERE machine = ANY($1) AND machine || ' ' || boot_id = ANY($2)`, whole, anew); err != nil {
 			return err
 		}
 	}
-	var have int64
-	err := t.one(`SELECT COALESCE(MAX(first + entries), 0) FROM ima WHERE machine = $1 AND boot_id = $2`, []any{a.ID, a.BootID}, &have)
-	if err != nil {
+	have := make(map[string]uint64)
+	if err := t.each(func(r *sql.Rows) error {
+		var id, boot string
+		var end int64
+		err := r.Scan(&id, &boot, &end)
+		have[id+" "+boot] = uint64(end)
+		return err
+	}, `SELECT i.machine, i.boot_id, i.first + i.entries FROM ima i JOIN (SELECT machine, boot_id, MAX(first) AS first FROM ima
+		WHERE machine = ANY($1) GROUP BY machine, boot_id) l ON l.machine = i.machine AND l.boot_id = i.boot_id AND l.first = i.first`, ids); err != nil {
 		return err
 	}
-	if uint64(have) < a.Log.From {
-		return errGap
+	var rows [][]any
+	for _, a := range all {
+		if a.Log == nil || a.Log.Count == 0 {
+			continue
+		}
+		first := have[key(a)]
+		if first < a.Log.From {
+			return errGap
+		}
+		data, err := cut(a.Log, first, a.Entries)
+		if err != nil {
+			return err
+		}
+		if len(data) > 0 {
+			rows = append(rows, []any{a.ID, a.BootID, int64(first), int64(a.Entries - first), int64(a.Log.TemplateHash), data})
+		}
 	}
-	data, err := cut(a.Log, uint64(have), a.Entries)
-	if err != nil || len(data) == 0 {
-		return err
-	}
-	_, err = t.exec(`INSERT INTO ima (machine, boot_id, first, entries, template_hash, data) VALUES ($1, $2, $3, $4, $5, $6)`,
-		a.ID, a.BootID, have, int64(a.Entries)-have, int64(a.Log.TemplateHash), data)
+	_, err := t.insert(`ima (machine, boot_id, first, entries, template_hash, data)`, ``, rows)
 	return err
 }
 

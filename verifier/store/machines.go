@@ -105,14 +105,14 @@ func (s *Store) vtpms(ctx context.Context, where string, args ...any) ([]VTPM, e
 	}, `SELECT `+vtpmColumns+` FROM vtpms `+where, args...)
 }
 
-// DeleteVM forgets a VM: its vTPM, replay state, log, settings, alerts and results. The next attestation
-// enrols whatever vTPM it has then. Where a host says that it runs, it goes on as one that was never attested.
+// DeleteVM forgets a VM: its vTPM, replay state, logs, alerts and results. Its settings stay: the next
+// attestation enrols whatever vTPM it has then and judges it as before. Where a host says that it runs, it goes on as one that was never attested.
 func (s *Store) DeleteVM(ctx context.Context, vm attest.UUID, by Trail) error {
 	return s.tx(ctx, opTimeout, func(t *tx) error {
 		var n int64
 		for _, q := range []string{`DELETE FROM vtpms WHERE uuid = $1`, `DELETE FROM machines WHERE machine = $1`,
-			`DELETE FROM ima WHERE machine = $1`, `DELETE FROM results WHERE machine = $1`, `DELETE FROM settings WHERE machine = $1`,
-			`DELETE FROM machine_rims WHERE machine = $1`, `DELETE FROM alerts WHERE machine = $1`} {
+			`DELETE FROM ima WHERE machine = $1`, `DELETE FROM boot_logs WHERE machine = $1`, `DELETE FROM results WHERE machine = $1`,
+			`DELETE FROM alerts WHERE machine = $1`} {
 			k, err := t.exec(q, vm.String())
 			if err != nil {
 				return err

@@ -126,7 +126,7 @@ func (s *Store) pruneLogs(ctx context.Context) error {
 	boots, err := listOf(ctx, s, func(r *sql.Rows) (b boot, err error) {
 		err = r.Scan(&b.machine, &b.id)
 		return b, err
-	}, `SELECT DISTINCT i.machine, i.boot_id FROM ima i WHERE NOT EXISTS (SELECT 1 FROM machines m WHERE m.machine = i.machine AND m.boot_id = i.boot_id)`)
+	}, `SELECT i.machine, i.boot_id FROM (SELECT machine, boot_id FROM ima UNION SELECT machine, boot_id FROM boot_logs) i WHERE NOT EXISTS (SELECT 1 FROM machines m WHERE m.machine = i.machine AND m.boot_id = i.boot_id)`)
 	if err != nil {
 		return err
 	}
@@ -143,12 +143,16 @@ func (s *Store) pruneLogs(ctx context.Context) error {
 			continue
 		}
 		err = s.briefTx(ctx, func(t *tx) error {
-			_, err := t.exec(`DELETE FROM ima WHERE machine = $1 AND boot_id = $2 AND NOT EXISTS (SELECT 1 FROM machines m WHERE m.machine = $1 AND m.boot_id = $2)`, b.machine, b.id)
-			return err
+			for _, table := range []string{"ima", "boot_logs"} {
+				if _, err := t.exec(`DELETE FROM `+table+` WHERE machine = $1 AND boot_id = $2 AND NOT EXISTS (SELECT 1 FROM machines m WHERE m.machine = $1 AND m.boot_id = $2)`, b.machine, b.id); err != nil {
+					return err
+				}
+			}
+			return nil
 		})
 		if err != nil {
 			return err
 		}
 	}
-	return nil
+	return s.pruneBootData(ctx)
 }

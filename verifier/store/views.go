@@ -23,7 +23,7 @@ const (
 		ELSE ` + hostState + ` END`
 	ownState = `CASE WHEN o.how = '' OR r.machine IS NULL THEN 'PENDING' WHEN r.state <> 'TRUSTED' THEN r.state WHEN r.expires <= $1 THEN 'STALE'
 		WHEN r.outdated > r.generation THEN 'PENDING' ELSE 'TRUSTED' END`
-	fromVMs   = ` FROM results r LEFT JOIN results h ON h.machine = r.host AND h.host = r.host LEFT JOIN hosts o ON o.id = r.host `
+	fromVMs   = ` FROM results r LEFT JOIN results h ON h.machine = r.host AND h.host = r.host AND h.machine = h.host LEFT JOIN hosts o ON o.id = r.host `
 	fromHosts = ` FROM hosts o LEFT JOIN results r ON r.machine = o.id AND r.host = o.id `
 )
 

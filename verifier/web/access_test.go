@@ -1,7 +1,8 @@
 package web
 
 // audit is a script that gives what is wrong with a page for people who do not see it well, or have no mouse: text without
-// enough contrast (WCAG 2.1, 1.4.3), controls and pictures without a name, IDs that are there twice, no or several main headings.
+// enough contrast (WCAG 2.1, 1.4.3), controls and pictures without a name, IDs that are there twice, no or several main headings,
+// a page wider than its window.
 const audit = `(() => {
   const wrong = [];
   const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
@@ -10,7 +11,7 @@ const audit = `(() => {
     const d = canvas.getImageData(0, 0, 1, 1).data;
     return [d[0], d[1], d[2], d[3] / 255];
   };
-  const over = (top, below) => top.slice(0, 3).map((v, i) => v * top[3] + below[i] * (1 - top[3])).concat(1);
+  const mix = (top, below) => top.slice(0, 3).map((v, i) => v * top[3] + below[i] * (1 - top[3])).concat(1);
   const ground = (el) => {
     const layers = [];
     for (let e = el; e; e = e.parentElement) {
@@ -23,7 +24,7 @@ const audit = `(() => {
       if (c[3] === 1) break;
     }
     let out = [255, 255, 255, 1];
-    for (const c of layers.reverse()) out = over(c, out);
+    for (const c of layers.reverse()) out = mix(c, out);
     return out;
   };
   const light = (c) => {
@@ -39,7 +40,7 @@ const audit = `(() => {
     seen.add(el);
     if (!el.checkVisibility({opacityProperty: true, visibilityProperty: true}) || el.closest('.vh, .skip')) continue;
     const css = getComputedStyle(el), svg = el instanceof SVGElement;
-    const back = ground(el), fore = over(rgba(svg ? css.fill : css.color), back);
+    const back = ground(el), fore = mix(rgba(svg ? css.fill : css.color), back);
     const px = parseFloat(css.fontSize), large = px >= 24 || px >= 18.66 && css.fontWeight >= 700;
     const r = ratio(fore, back);
     if (r < (large ? 3 : 4.5)) wrong.push('contrast ' + r.toFixed(2) + ': ' + walk.currentNode.data.trim().slice(0, 40) + ' <' + el.tagName + ' ' + (el.getAttribute('class') || '') + '>');
@@ -55,5 +56,7 @@ const audit = `(() => {
   if (document.querySelectorAll('[tabindex]:not([tabindex="-1"]):not([tabindex="0"])').length) wrong.push('an order of its own for the Tab key');
   for (const u of document.querySelectorAll('use')) if (!document.querySelector(u.getAttribute('href'))) wrong.push('no picture ' + u.getAttribute('href'));
   for (const s of document.querySelectorAll('.state, .verdict[class*=s-]')) if (!s.querySelector('svg use') || !s.textContent.trim()) wrong.push('a state by colour alone: ' + s.outerHTML.slice(0, 80));
+  const over = document.documentElement.scrollWidth - document.documentElement.clientWidth;
+  if (over > 0) wrong.push(over + ' px too wide');
   return wrong;
 })()`

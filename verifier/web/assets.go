@@ -81,7 +81,7 @@ func (u *ui) funcs() template.FuncMap {
 		"stamp": stamp, "seconds": seconds, "count": count, "size": size, "percent": percent,
 		"ago":    func(t time.Time) template.HTML { return since(u.opts.Now(), t) },
 		"static": func(file string) string { return "/static/" + file + "?v=" + u.files[file].tag },
-		"digits": digits, "plural": plural, "states": states, "word": word, "lower": strings.ToLower, "join": strings.Join,
+		"digits": digits, "plural": plural, "lost": lost, "states": states, "word": word, "lower": strings.ToLower, "join": strings.Join,
 		"dict": dict, "icon": icon, "vmid": func(u attest.UUID) string { return u.String() },
 		"source": source, "ticks": ticks, "part": func(whole, n int) float64 { return 100 * float64(n) / float64(max(whole, 1)) },
 		"has": func(list []string, s string) bool { return slices.Contains(list, s) },

@@ -80,7 +80,7 @@ func (c *crowd) Topology(context.Context, api.Caller) (*api.Topology, error) {
 func hostile() []string {
 	return []string{
 		`<script>alert(1)</script>`, `"><img src=x onerror=alert(1)>`, `' onmouseover='alert(1)`, `{{.}}`, `javascript:alert(1)`, `</title></svg><script>alert(1)</script>`,
-		"\x1b[31mred\x1b[0m", "safe\u202egpj.exe", "a\u200bb\u2066c\u2069", "line\nbreak\r\x00nul", "bad\xff\xfeutf8", strings.Repeat("x", 5000), "z\u0300\u0301\u0302\u0303\u0304\u0305\u0306\u0307algo",
+		"\x1b[31mred\x1b[0m", "safe\u202egpj.exe", "a\u200bb\u2066c\u2069", "line\nbreak\r\x00nul", "bad\xff\xfeutf8", strings.Repeat("x", 1500), "z\u0300\u0301\u0302\u0303\u0304\u0305\u0306\u0307algo",
 		`\x41 looks like an escape`, "../../etc/passwd", "%2e%2e%2f?a=b&c#d", "ＦＵＬＬ width", "\u00a0nbsp\u3000wide",
 	}
 }

@@ -12,6 +12,7 @@ import (
 	"strings"
 
 	"virt-attest/verifier/api"
+	"virt-attest/verifier/appraise"
 )
 
 // docPage is what the pages of reference values and policies have in common.
@@ -289,6 +290,17 @@ func (j jobView) Percent() int {
 	return 100 * min(j.Done, j.Total) / j.Total
 }
 
+// lost counts the machines that are TRUSTED and would not be.
+func lost(list []api.ImpactMachine) int {
+	n := 0
+	for _, m := range list {
+		if m.Now == appraise.Trusted && m.Then != appraise.Trusted {
+			n++
+		}
+	}
+	return n
+}
+
 func (c *call) jobs() error {
 	ids := c.r.URL.Query()["id"]
 	if len(ids) == 0 || len(ids) > maxJobs {
@@ -305,7 +317,7 @@ func (c *call) jobs() error {
 		}
 		d.Jobs = append(d.Jobs, v)
 	}
-	return c.show("jobs", "", "Work under way", d)
+	return c.show("jobs", "", map[bool]string{true: "Work under way", false: "Done"}[d.Running > 0], d)
 }
 
 func (c *call) job(id string) (jobView, error) {

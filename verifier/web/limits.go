@@ -21,6 +21,5 @@ const (
 	maxDrawn    = 40                   // hosts drawn in the topology
 	rows        = 100                  // of a list's page
 	steps       = 120                  // points of a plot
-	session     = 12 * time.Hour       // that a browser keeps its session cookie
 	remembered  = 365 * 24 * time.Hour // that it keeps its theme
 )

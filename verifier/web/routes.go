@@ -63,8 +63,6 @@ func (u *ui) routes() []route {
 		{"GET /help/api", readers, (*call).apiHelp, 0},
 		{"GET /help/reasons", readers, (*call).reasonsHelp, 0},
 		{"GET /login", anyone, (*call).loginPage, 0},
-		{"POST /login", anyone, (*call).login, 0},
-		{"POST /logout", anyone, (*call).logout, 0},
 		{"POST /theme", anyone, (*call).setTheme, 0},
 		{"GET /", readers, (*call).nothing, 0},
 	})

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"html"
 	"html/template"
+	"regexp"
 	"strings"
 	"unicode"
 	"unicode/utf8"
@@ -120,8 +121,9 @@ func source(s string) template.HTML {
 	return template.HTML(b.String()) //nolint:gosec // every line was escaped just above
 }
 
-// ticks gives our own prose; what stands between backquotes is code.
+// ticks gives our own prose in Markdown: what stands between backquotes is code, of links the words are left.
 func ticks(s string) template.HTML {
+	s = regexp.MustCompile(`\[([^]]+)\]\([^)]*\)`).ReplaceAllString(s, "$1")
 	var b strings.Builder
 	for i, part := range strings.Split(s, "`") {
 		if i%2 == 1 {

@@ -86,7 +86,7 @@ func (c *call) deleteEnrolToken() error {
 }
 
 // apiRoute is one operation of the REST interface.
-type apiRoute struct{ Method, Path, Summary, Access string }
+type apiRoute struct{ Method, Path, Summary, Description string }
 
 // apiRoutes reads the operations out of an OpenAPI document.
 func apiRoutes(doc []byte) ([]apiRoute, error) {
@@ -109,12 +109,11 @@ func apiRoutes(doc []byte) ([]apiRoute, error) {
 			var op struct {
 				Summary     string `json:"summary"`
 				Description string `json:"description"`
-				Role        string `json:"x-role"`
 			}
 			if err := json.Unmarshal(raw, &op); err != nil {
 				return nil, err
 			}
-			out = append(out, apiRoute{strings.ToUpper(m), path, cmp.Or(op.Summary, op.Description), op.Role})
+			out = append(out, apiRoute{strings.ToUpper(m), path, op.Summary, op.Description})
 		}
 	}
 	slices.SortFunc(out, func(a, b apiRoute) int {

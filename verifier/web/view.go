@@ -2,6 +2,7 @@ package web
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"net/http"
 	"net/url"
@@ -96,7 +97,7 @@ func problem(err error) (p *api.Problem, ours bool) {
 	}{
 		{engine.ErrNotFound, http.StatusNotFound}, {engine.ErrConflict, http.StatusConflict}, {engine.ErrInvalid, http.StatusBadRequest},
 		{engine.ErrForbidden, http.StatusForbidden}, {engine.ErrGone, http.StatusGone}, {engine.ErrBusy, http.StatusTooManyRequests},
-		{engine.ErrUnavailable, http.StatusServiceUnavailable},
+		{engine.ErrUnavailable, http.StatusServiceUnavailable}, {context.DeadlineExceeded, http.StatusServiceUnavailable}, {context.Canceled, http.StatusServiceUnavailable},
 	} {
 		if errors.Is(err, k.is) {
 			return api.NewProblem(k.status, "%s", err.Error()), k.status >= 500
@@ -111,7 +112,7 @@ func (c *call) fail(err error) {
 	if ours {
 		c.opts.Log.Error("a page failed", "path", c.r.URL.Path, "err", err)
 		if p.Status == http.StatusServiceUnavailable {
-			p = api.NewProblem(p.Status, "the Verifier's database does not answer")
+			p = api.NewProblem(p.Status, "the Verifier cannot answer now: its database or its workers did not answer in time")
 		}
 	}
 	if err := c.showStatus(p.Status, "error", "", p.Title, p); err != nil {

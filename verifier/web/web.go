@@ -12,8 +12,7 @@ import (
 
 // Options are what the page needs besides the service.
 type Options struct {
-	// Caller tells who asks, or false where nobody has logged in. nil: whoever holds the session cookie, or
-	// bearer token, that api.Service.Authenticate knows.
+	// Caller tells who asks, or false where nobody has logged in. nil: api.CallerOf the request's context.
 	Caller  func(*http.Request) (api.Caller, bool)
 	OpenAPI []byte // the REST interface's description, for the page that lists it
 	Events  string // path of the event stream; "": /api/v1/events
@@ -32,12 +31,13 @@ type ui struct {
 }
 
 // New makes the page. It is to be served at the root, beside the API below /api/; every answer has the content
-// security policy, and what changes something is refused where it comes from another site. An error is a fault of
+// security policy, and what changes something is refused where it comes from another site. POST /login and POST /logout are for whoever
+// serves the page: it makes sessions. An error is a fault of
 // what is embedded.
 func New(svc api.Service, opts Options) (http.Handler, error) {
 	u := &ui{svc: svc, opts: opts, mux: http.NewServeMux()}
 	if u.opts.Caller == nil {
-		u.opts.Caller = u.bySession
+		u.opts.Caller = func(r *http.Request) (api.Caller, bool) { return api.CallerOf(r.Context()) }
 	}
 	if u.opts.Events == "" {
 		u.opts.Events = "/api/v1/events"
@@ -84,10 +84,9 @@ func guard(next http.Handler) http.Handler {
 // call is one request of somebody who may make it.
 type call struct {
 	*ui
-	w    http.ResponseWriter
-	r    *http.Request
-	who  api.Caller
-	form bool // the form was read
+	w   http.ResponseWriter
+	r   *http.Request
+	who api.Caller
 }
 
 // serve does one request of a route.
@@ -130,12 +129,12 @@ func (c *call) readForm(limit int64) error {
 		limit = maxForm
 	}
 	c.r.Body = http.MaxBytesReader(c.w, c.r.Body, limit)
-	err := c.r.ParseMultipartForm(limit)
+	err := c.r.ParseForm() // first, by itself: ParseMultipartForm drops its error
+	if err == nil {
+		err = c.r.ParseMultipartForm(limit)
+	}
 	if errors.Is(err, http.ErrNotMultipart) {
-		err = nil // ParseForm was called, and said what is wrong with it
-		if c.r.PostForm == nil {
-			err = c.r.ParseForm()
-		}
+		err = nil
 	}
 	var large *http.MaxBytesError
 	if errors.As(err, &large) {

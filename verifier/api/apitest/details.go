@@ -25,7 +25,8 @@ func (f *Fake) Stats(_ context.Context, _ api.Caller, seconds, steps int) (*api.
 	for i := range steps {
 		x := float64(i) / float64(steps)
 		load := 2 + 1.5*math.Sin(2*math.Pi*x) + 0.3*math.Sin(40*x)
-		fault := math.Exp(-math.Pow((x-0.66)*25, 2))
+		away := (x - 0.66) * 25
+		fault := math.Exp(-away * away)
 		q := &s.Series
 		q.VMs, q.Trusted = append(q.VMs, load), append(q.Trusted, 0.97-0.4*fault)
 		q.PerQuote, q.Entries = append(q.PerQuote, 4*load), append(q.Entries, 3*load)

@@ -76,13 +76,16 @@ func (f *Fake) assigned(k api.DocKind, name string) []string {
 	return out
 }
 
-// Documents lists documents.
-func (f *Fake) Documents(_ context.Context, _ api.Caller, k api.DocKind) ([]api.Document, error) {
+// Documents lists documents, with those of their machines that who sees.
+func (f *Fake) Documents(_ context.Context, who api.Caller, k api.DocKind) ([]api.Document, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	out := []api.Document{}
 	for name, d := range f.docs[k] {
-		at := f.assigned(k, name)
+		at := slices.DeleteFunc(f.assigned(k, name), func(id string) bool {
+			_, _, err := f.machine(who, id)
+			return err != nil
+		})
 		x := api.Document{Kind: k, Name: name, Versions: len(d.versions), Modified: d.versions[len(d.versions)-1].Created, Assigned: at[:min(len(at), 100)], Machines: len(at)}
 		if i := d.active(); i >= 0 {
 			x.Active, x.SHA256 = i+1, d.versions[i].SHA256

@@ -28,7 +28,7 @@ CREATE TABLE challenges (
 CREATE INDEX challenges_open ON challenges (done, not_after);
 CREATE INDEX challenges_host ON challenges (host, delivered) WHERE done = 0;
 
--- Evidence as it came, without the log entries that are in ima. The key is the challenge's nonce, and the report's ID.
+-- Evidence as it came, without the log entries that are in ima and the boot logs that are in boot_logs. The key is the challenge's nonce, and the report's ID.
 CREATE TABLE evidence (
     report      TEXT PRIMARY KEY,
     received    BIGINT NOT NULL,
@@ -38,6 +38,19 @@ INSERT INTO evidence (report, received, data) SELECT id, created, evidence FROM 
 ALTER TABLE reports DROP COLUMN evidence;
 ALTER TABLE reports ADD COLUMN scheme BIGINT NOT NULL DEFAULT 0;
 CREATE INDEX reports_created ON reports (created);
+
+-- TCG event logs that were found in order and do not come again in the same boot. Machines that boot alike share one.
+CREATE TABLE boot_data (
+    sha256      TEXT PRIMARY KEY,          -- of data
+    data        BYTEA NOT NULL
+);
+CREATE TABLE boot_logs (
+    machine     TEXT NOT NULL,
+    boot_id     TEXT NOT NULL,
+    sha256      TEXT NOT NULL REFERENCES boot_data (sha256),
+    PRIMARY KEY (machine, boot_id)
+);
+CREATE INDEX boot_logs_sha256 ON boot_logs (sha256);
 
 -- Which machines a report is about, with the verdict on each and the boot that its evidence is about: JSON.
 ALTER TABLE reports ADD COLUMN about BYTEA;
@@ -151,6 +164,8 @@ CREATE INDEX results_tenant ON results (tenant, name, machine, host) WHERE machi
 CREATE INDEX results_other ON results (host) WHERE state <> 'TRUSTED';
 CREATE INDEX results_lapsed ON results (host) WHERE lapsed <> 0;
 CREATE INDEX results_outdated ON results (host) WHERE behind <> 0;
+CREATE INDEX results_reason ON results (reason) WHERE reason <> '';
+CREATE INDEX results_own ON results (host) WHERE machine = host;
 CREATE INDEX claims_host ON claims (host);
 CREATE INDEX claims_name ON claims (name);
 CREATE INDEX vtpms_host ON vtpms (host);

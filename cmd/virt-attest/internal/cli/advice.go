@@ -90,10 +90,8 @@ func accepting(r appraise.Reason) string {
 
 // shellWord makes a name that a machine gave one harmless word of a shell.
 func shellWord(s string) string {
-	plain := s != "" && !strings.HasPrefix(s, "-") && !strings.ContainsFunc(s, func(r rune) bool {
-		return !(r >= 'a' && r <= 'z' || r >= 'A' && r <= 'Z' || r >= '0' && r <= '9' || strings.ContainsRune("._-:@/", r))
-	})
-	if plain {
+	const harmless = "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789._-:@/"
+	if s != "" && s[0] != '-' && strings.Trim(s, harmless) == "" {
 		return s
 	}
 	return "'" + strings.ReplaceAll(clean(s), "'", `'\''`) + "'"

@@ -44,7 +44,7 @@ func (a *app) alertCmd() *cobra.Command {
 		return showList(a, alerts, func(x api.Alert) string { return number(x.ID) }, alertColumns)
 	})
 	list.Flags().BoolVar(&all, "all", false, "also those that are acknowledged or closed")
-	ack := a.verb("ack ID...", "Say that somebody looks after alerts", minArgs(1, "IDs of alerts"), func(ctx context.Context, client *api.Client, args []string) error {
+	ack := a.verb("ack ID...", "Say that somebody looks after alerts", someArgs("IDs of alerts"), func(ctx context.Context, client *api.Client, args []string) error {
 		for _, arg := range args {
 			id, err := strconv.ParseInt(arg, 10, 64)
 			if err != nil {

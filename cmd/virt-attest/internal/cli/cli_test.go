@@ -1,10 +1,12 @@
 package cli
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
 
+	"virt-attest/verifier/api"
 	"virt-attest/verifier/appraise"
 )
 
@@ -51,6 +53,19 @@ func Test_a_verb_may_be_spelled_as_virsh_does_after_any_option(t *testing.T) {
 		if strings.Join(got, " ") != want {
 			t.Errorf("%q: %q, want %q", in, got, want)
 		}
+	}
+}
+
+func Test_a_refusal_of_the_Verifier_has_the_exit_status_of_whose_fault_it_is(t *testing.T) {
+	for status, want := range map[int]int{400: exitUsage, 401: exitConfig, 403: exitConfig, 404: exitWrongState, 409: exitUsage, 429: exitWrongState,
+		500: exitBug, 501: exitBug, 502: exitBug, 503: exitWrongState} {
+		err := asked(api.NewProblem(status, "no\x1b[31m"))
+		if exitCode(err) != want || strings.Contains(err.Error(), "\x1b") {
+			t.Errorf("%d: exit status %d, want %d: %q", status, exitCode(err), want, err)
+		}
+	}
+	if exitCode(asked(errors.New("connection refused"))) != exitWrongState || asked(nil) != nil {
+		t.Error("a Verifier that is not there")
 	}
 }
 

@@ -37,7 +37,7 @@ const (
 
 	// tokenVariable names the token file in place of the configuration. The token itself is in a file only: arguments and
 	// environment of a process can be read by others.
-	tokenVariable = "VIRT_ATTEST_TOKEN_FILE"
+	tokenVariable = "VIRT_ATTEST_TOKEN_FILE" //nolint:gosec // names a file
 	pkiDir        = "/etc/pki/virt-attest/"
 )
 

@@ -95,8 +95,8 @@ func (d *docs) edited(ctx context.Context, file, name string) (b []byte, holds s
 // editor runs the user's editor on the terminal. The variable may hold options, as for other programs.
 func (d *docs) editor(ctx context.Context, file string) error {
 	words := strings.Fields(cmp.Or(os.Getenv("VISUAL"), os.Getenv("EDITOR"), "vi"))
-	cmd := exec.CommandContext(ctx, words[0], append(words[1:], file)...)
-	cmd.Stdin, cmd.Stdout, cmd.Stderr = d.in, d.app.out, d.app.err
+	cmd := exec.CommandContext(ctx, words[0], append(words[1:], file)...) //nolint:gosec // the user's own editor
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = d.in, d.out, d.err
 	if err := cmd.Run(); err != nil {
 		return fail(exitUsage, "the editor %s: %v", words[0], err)
 	}

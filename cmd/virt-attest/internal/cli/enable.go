@@ -16,7 +16,7 @@ func (a *app) enableCmd() *cobra.Command {
 		Long: "Gives a domain a vTPM that virt-attest-sidecar owns and a channel for the guest agent. The state of a vTPM that\n" +
 			"libvirt ran until now is kept: the guest sees the same TPM. Takes effect when the domain is started the next time.\n" +
 			"virt-attest disable takes it back.",
-		Args: minArgs(1, "a domain"),
+		Args: someArgs("a domain"),
 		RunE: func(_ *cobra.Command, args []string) error { return a.redefineAll(args, true) },
 	}
 	cmd.ValidArgsFunction = a.completeDomains
@@ -28,7 +28,7 @@ func (a *app) disableCmd() *cobra.Command {
 		Use: "disable DOMAIN...", Short: "Undo enable",
 		Long: "Gives a domain back the TPM device that it had before enable, with the vTPM's state. A domain that had none loses\n" +
 			"its TPM device; the state stays below /var/lib/virt-attest/vtpm and is used again by the next enable.",
-		Args: minArgs(1, "a domain"),
+		Args: someArgs("a domain"),
 		RunE: func(_ *cobra.Command, args []string) error { return a.redefineAll(args, false) },
 	}
 	cmd.ValidArgsFunction = a.completeDomains

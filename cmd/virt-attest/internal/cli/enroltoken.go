@@ -3,6 +3,7 @@ package cli
 import (
 	"cmp"
 	"context"
+	"fmt"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -73,8 +74,10 @@ func until(t time.Time) string {
 		return "never"
 	case d <= 0:
 		return "expired"
+	case d < time.Hour:
+		return fmt.Sprintf("in %dm", int(d.Round(time.Minute).Minutes()))
 	case d < 48*time.Hour:
-		return "in " + d.Round(time.Minute).String()
+		return fmt.Sprintf("in %dh", int(d.Round(time.Hour).Hours()))
 	}
 	return t.Local().Format("2006-01-02 15:04")
 }

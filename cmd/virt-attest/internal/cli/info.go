@@ -16,7 +16,7 @@ import (
 // vmCommands are the verbs on VMs (and with --host on hosts).
 func (a *app) vmCommands() []*cobra.Command {
 	return []*cobra.Command{a.attestCmd(), a.listCmd(), a.infoCmd(), a.stateCmd(), a.whyCmd(), a.reportCmd(), a.historyCmd(), a.logCmd(),
-		a.pcrsCmd(), a.certsCmd(), a.gateCmd(), a.waitCmd(), a.unenrollCmd(), a.rebaselineCmd()}
+		a.pcrsCmd(), a.certsCmd(), a.gateCmd(), a.waitCmd()}
 }
 
 // information is info in JSON: the result with what operators have said.

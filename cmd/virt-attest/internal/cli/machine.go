@@ -51,7 +51,10 @@ func (a *app) find(ctx context.Context, client *api.Client, arg string, host boo
 		r.Name, r.Host = h.Name, h.ID
 		return &machine{id: h.ID, name: h.Name, host: h.ID, isHost: true, result: r}, nil
 	}
-	v, err := client.VM(ctx, a.resolveAll([]string{arg})[0])
+	if _, err := attest.ParseUUID(arg); err != nil {
+		arg = a.resolveAll([]string{arg})[0]
+	}
+	v, err := client.VM(ctx, arg)
 	switch {
 	case api.IsStatus(err, http.StatusNotFound):
 		return nil, fail(exitWrongState, "the Verifier does not know VM '%s' (was it enabled, started and attested?)", clean(arg))

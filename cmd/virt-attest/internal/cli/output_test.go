@@ -66,7 +66,7 @@ func Test_lists_come_in_every_format_and_the_empty_list_is_a_list(t *testing.T) 
 
 func Test_progress_is_a_line_for_every_tenth_where_nobody_watches(t *testing.T) {
 	var out bytes.Buffer
-	p := (&app{err: &out, progress: "auto"}).begin("pages", 20)
+	p := (&app{err: &out, progress: "plain"}).begin("pages", 20)
 	for range 20 {
 		p.step()
 	}
@@ -76,6 +76,11 @@ func Test_progress_is_a_line_for_every_tenth_where_nobody_watches(t *testing.T) 
 		t.Errorf("%q", lines)
 	}
 	out.Reset()
+	p = (&app{err: &out, progress: "auto"}).begin("pages", 20)
+	p.set(20, 20)
+	if out.Len() != 0 {
+		t.Errorf("work that was over at once: %q", out.String())
+	}
 	p = (&app{err: &out, progress: "auto", quiet: true}).begin("pages", 20)
 	p.set(20, 20)
 	p.end()
@@ -98,14 +103,14 @@ func Test_progress_bar_tells_how_far_how_fast_and_how_long(t *testing.T) {
 
 func Test_a_list_that_never_ends_is_given_up(t *testing.T) {
 	a := &app{err: &bytes.Buffer{}}
-	_, err := pages(t.Context(), a, "things", func(_ context.Context, p api.Page) (*api.List[int], error) {
+	_, err := pages(t.Context(), a, "things", func(context.Context, api.Page) (*api.List[int], error) {
 		return &api.List[int]{Items: []int{1}, Next: "again", Total: 1}, nil
 	})
 	if exitCode(err) != exitBug {
 		t.Errorf("%v", err)
 	}
 	n := 0
-	got, err := pages(t.Context(), a, "things", func(_ context.Context, p api.Page) (*api.List[int], error) {
+	got, err := pages(t.Context(), a, "things", func(context.Context, api.Page) (*api.List[int], error) {
 		if n++; n == 3 {
 			return &api.List[int]{Items: []int{n}, Total: 3}, nil
 		}

@@ -15,6 +15,7 @@ import (
 const (
 	barWidth   = 30
 	barRefresh = 100 * time.Millisecond
+	shortWork  = time.Second
 )
 
 // progress shows how far long work is, on standard error: a bar on a terminal, a line for every
@@ -27,7 +28,8 @@ type progress struct {
 	what  string
 	total int
 	done  int
-	shown int // tenths, of plain
+	shown int           // tenths, of plain
+	after time.Duration // nothing is shown before: most work is short
 	start time.Time
 	last  time.Time
 	now   func() time.Time
@@ -36,6 +38,9 @@ type progress struct {
 // begin starts to show work of total steps. The caller ends it with end.
 func (a *app) begin(what string, total int) *progress {
 	p := &progress{out: a.err, mode: a.progressMode(), what: what, total: total, now: time.Now}
+	if a.progress == "auto" {
+		p.after = shortWork
+	}
 	p.start = p.now()
 	return p
 }
@@ -83,6 +88,9 @@ func (p *progress) end() {
 
 func (p *progress) show(last bool) {
 	now := p.now()
+	if now.Sub(p.start) < p.after {
+		return
+	}
 	switch p.mode {
 	case "bar":
 		if now.Sub(p.last) >= barRefresh || p.done == p.total {

@@ -21,7 +21,7 @@ type assignFlags struct{ host, none, add bool }
 
 func (a *app) rimAssignCmd() *cobra.Command {
 	var f assignFlags
-	cmd := a.verb("assign NAME... MACHINE", "Assign reference values to a VM, or with --host to a host", minArgs(1, "names of reference values and a machine"),
+	cmd := a.verb("assign NAME... MACHINE", "Assign reference values to a VM, or with --host to a host", someArgs("names of reference values and a machine"),
 		func(ctx context.Context, client *api.Client, args []string) error {
 			names, machine := args[:len(args)-1], args[len(args)-1]
 			if f.none != (len(names) == 0) || f.none && f.add {

@@ -116,13 +116,32 @@ func (a *app) root() *cobra.Command {
 	f.BoolVar(&a.noColor, "no-color", false, "never colour the output")
 	f.StringVar(&a.progress, "progress", "auto", "how long work is shown: auto, bar, plain, json or none")
 	cmd.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return fail(exitUsage, "%v", err) })
-	cmd.AddCommand(a.vmCommands()...)
-	cmd.AddCommand(a.enableCmd(), a.disableCmd(), a.rimCmd(), a.policyCmd(), a.hostCmd(), a.verifyCmd(), a.versionCmd())
-	cmd.AddCommand(a.eventCmd(), a.alertCmd(), a.auditCmd(), a.tokenCmd(), a.webhookCmd(), a.loginLinkCmd(), a.exportCmd(), a.doctorCmd(), a.configCmd(), a.tenantCmd(), a.keysCmd())
+	a.addCommands(cmd)
 	for name, complete := range map[string]cobra.CompletionFunc{"output": words(outputs...), "progress": words(progresses...)} {
 		_ = cmd.RegisterFlagCompletionFunc(name, complete)
 	}
 	return cmd
+}
+
+// addCommands adds all commands, in the groups that help shows.
+func (a *app) addCommands(root *cobra.Command) {
+	for _, g := range []struct {
+		id, title string
+		below     []*cobra.Command
+	}{
+		{"machines", "Machines and their verdicts:", append(a.vmCommands(), a.verifyCmd())},
+		{"domains", "Domains:", []*cobra.Command{a.enableCmd(), a.disableCmd(), a.unenrollCmd(), a.rebaselineCmd(), a.tenantCmd()}},
+		{"rules", "What machines should be, and hosts:", []*cobra.Command{a.rimCmd(), a.policyCmd(), a.hostCmd()}},
+		{"events", "What happens:", []*cobra.Command{a.eventCmd(), a.alertCmd(), a.webhookCmd()}},
+		{"service", "The Verifier and who uses it:", []*cobra.Command{a.tokenCmd(), a.loginLinkCmd(), a.auditCmd(), a.keysCmd(), a.exportCmd(), a.doctorCmd(), a.configCmd()}},
+	} {
+		root.AddGroup(&cobra.Group{ID: g.id, Title: g.title})
+		for _, c := range g.below {
+			c.GroupID = g.id
+			root.AddCommand(c)
+		}
+	}
+	root.AddCommand(a.versionCmd())
 }
 
 func (a *app) prepare() error {
@@ -188,15 +207,18 @@ func (a *app) versionCmd() *cobra.Command {
 // asked turns the Verifier's refusal into an exit code.
 func asked(err error) error {
 	var p *api.Problem
+	var known *exitError
 	switch {
 	case err == nil:
 		return nil
+	case errors.As(err, &known): // of what was done with an answer
+		return err
 	case errors.As(err, &p) && p.Status == http.StatusNotFound:
 		return fail(exitWrongState, "%s", said(p))
 	case errors.As(err, &p) && (p.Status == http.StatusUnauthorized || p.Status == http.StatusForbidden):
 		return fail(exitConfig, "the Verifier does not let you: %s", said(p))
-	case errors.As(err, &p) && p.Status == http.StatusServiceUnavailable:
-		return fail(exitWrongState, "the Verifier is not ready: %s", said(p))
+	case errors.As(err, &p) && (p.Status == http.StatusServiceUnavailable || p.Status == http.StatusTooManyRequests):
+		return fail(exitWrongState, "the Verifier cannot do it now: %s", said(p))
 	case errors.As(err, &p) && p.Status < 500:
 		return fail(exitUsage, "%s", said(p))
 	case errors.As(err, &p):
@@ -225,9 +247,9 @@ func exactArgs(n int, what string) cobra.PositionalArgs {
 	}
 }
 
-func minArgs(n int, what string) cobra.PositionalArgs {
+func someArgs(what string) cobra.PositionalArgs {
 	return func(_ *cobra.Command, args []string) error {
-		if len(args) < n {
+		if len(args) == 0 {
 			return fail(exitUsage, "%s expected", what)
 		}
 		return nil

@@ -38,11 +38,7 @@ func (a *app) waitCmd() *cobra.Command {
 func (a *app) wait(ctx context.Context, client *api.Client, m *machine, want appraise.State, timeout time.Duration) error {
 	until, cancel := context.WithTimeout(ctx, timeout)
 	defer cancel()
-	after, err := newestEvent(until, client)
-	if err != nil {
-		return err
-	}
-	now := a.watch(until, client, m, want, after)
+	now := a.watch(until, client, m, want)
 	switch {
 	case ctx.Err() != nil:
 		return ctx.Err()
@@ -62,7 +58,7 @@ func (a *app) wait(ctx context.Context, client *api.Client, m *machine, want app
 var errLate = errors.New("too late")
 
 // watch looks at the machine now and after each of its events; nil when it is in the state.
-func (a *app) watch(ctx context.Context, client *api.Client, m *machine, want appraise.State, after int64) error {
+func (a *app) watch(ctx context.Context, client *api.Client, m *machine, want appraise.State) error {
 	bar := a.begin("waiting for "+string(want), 0)
 	defer bar.end()
 	look := func() error {
@@ -78,7 +74,10 @@ func (a *app) watch(ctx context.Context, client *api.Client, m *machine, want ap
 		a.step("'%s' is %s", clean(m.name), got.result.State)
 		return nil
 	}
-	err := look()
+	after, err := newestEvent(ctx, client)
+	if err == nil {
+		err = look()
+	}
 	if err == nil {
 		err = client.Follow(ctx, api.EventFilter{After: after, Machine: m.id}, func(api.Event) error { return look() })
 	}

@@ -1,0 +1,74 @@
+package server
+
+import (
+	"context"
+	"log/slog"
+	"os"
+	"time"
+
+	"virt-attest/internal/version"
+	"virt-attest/verifier/engine"
+	"virt-attest/verifier/metrics"
+	"virt-attest/verifier/store"
+	"virt-attest/verifier/web"
+	"virt-attest/verifier/webhook"
+)
+
+// Start opens database, engine and listeners as configured, calls ready, and serves until ctx ends.
+func Start(ctx context.Context, conf Config, log *slog.Logger, ready func()) error {
+	st, err := openStore(ctx, conf, log)
+	if err != nil {
+		return err
+	}
+	defer func() { _ = st.Close() }()
+	m := metrics.New(metrics.ComponentVerifier, version.Version, patterns())
+	e, err := openEngine(ctx, conf, st, m, log)
+	if err != nil {
+		return err
+	}
+	defer e.Close()
+	doc, err := OpenAPI()
+	if err != nil {
+		return err
+	}
+	page, err := web.New(e, web.Options{OpenAPI: doc, Version: version.Version, Log: log})
+	if err != nil {
+		return err
+	}
+	s, err := New(ctx, conf, e, Options{Web: page, Metrics: m.Handler(), Observe: m.Request}, log)
+	if err != nil {
+		return err
+	}
+	m.Watch(ctx, snapshot(e, s.pki))
+	ready()
+	return s.Run(ctx)
+}
+
+func openEngine(ctx context.Context, conf Config, st *store.Store, m *metrics.Metrics, log *slog.Logger) (*engine.Engine, error) {
+	name, err := os.Hostname()
+	if err != nil {
+		return nil, err
+	}
+	keep := store.Retention{Reports: conf.Store.Reports, Evidence: conf.Store.Evidence, Age: time.Duration(conf.Store.Age), Events: time.Duration(conf.Store.Events)}
+	return engine.New(ctx, engine.Config{Store: st, Log: log, Lifetime: time.Duration(conf.Verdict.Lifetime), HostLifetime: time.Duration(conf.Verdict.HostLifetime),
+		Workers: conf.Limits.Workers, EKIssuers: conf.Hosts.EKIssuers, Retention: keep, Version: version.Version, Hostname: name, Meter: meter{m},
+		Webhooks: webhook.Config{InsecureHTTP: conf.Webhooks.InsecureHTTP, InsecureLocal: conf.Webhooks.InsecureLocal}})
+}
+
+// openStore opens the database that the configuration names, and brings its tables up to date.
+func openStore(ctx context.Context, conf Config, log *slog.Logger) (*store.Store, error) {
+	c := store.Config{Path: conf.Store.Path, Chain: engine.Chain, Log: log}
+	if conf.Store.URL != "" {
+		c.Path, c.URL = "", conf.Store.URL
+	}
+	return store.Open(ctx, c)
+}
+
+// patterns are those of the table of routes, and of the web page.
+func patterns() []string {
+	out := []string{pagePattern}
+	for _, rt := range (&Server{}).routes() {
+		out = append(out, rt.pattern)
+	}
+	return out
+}
