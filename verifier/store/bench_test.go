@@ -175,7 +175,7 @@ func BenchmarkVMPage(b *testing.B) {
 		for range 100 {
 			r.round(b)
 		}
-		if _, err := s.write.ExecContext(b.Context(), `ANALYZE`); err != nil { // as the server does by itself in a while
+		if err := s.tx(b.Context(), bulkTimeout, func(t *tx) error { _, err := t.exec(`ANALYZE`); return err }); err != nil { // as the server does by itself in a while
 			b.Fatal(err)
 		}
 		now := t0.Add(100 * time.Second)

@@ -23,6 +23,7 @@ const (
 	keepStats     = 31 * 24 * time.Hour
 	pruneBatch    = 200         // reports, challenges or logs that go in one transaction
 	touchEvery    = time.Minute // between notes of when a token was last used
+	maxOutput     = 2000        // bytes of what pg_dump says
 	maxAlerts     = 1000        // in one answer
 	maxAssigned   = 100         // machines named with a document
 )

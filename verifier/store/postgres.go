@@ -6,7 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"net/url"
+	"os"
 	"os/exec"
+	"regexp"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -43,6 +46,7 @@ func (postgresDialect) open(ctx context.Context, s *Store, c Config) error {
 	if s.pool, err = pgxpool.NewWithConfig(ctx, conf); err != nil {
 		return err
 	}
+	s.url = c.URL
 	s.read = stdlib.OpenDBFromPool(s.pool)
 	s.write.DB, s.brief.DB = s.read, s.read
 	return nil
@@ -186,8 +190,44 @@ func (postgresDialect) hear(ctx context.Context, s *Store) error {
 	}
 }
 
-// backup runs pg_dump, whose copy is of one moment while others write.
+// backup runs pg_dump, whose copy is of one moment while others write. The password is not among its arguments, which every
+// user of the machine can read.
 func (postgresDialect) backup(ctx context.Context, s *Store, path string) error {
-	_ = exec.CommandContext
-	return errors.New("a PostgreSQL database is backed up with pg_dump --format=custom (docs/operations.md)")
+	address, password := withoutPassword(s.url)
+	if p := s.pool.Config().ConnConfig.Password; p != "" {
+		password = p
+	}
+	cmd := exec.CommandContext(ctx, "pg_dump", "--format=custom", "--no-owner", "--no-password", "--file="+path, "--dbname="+address)
+	if cmd.Env = os.Environ(); password != "" {
+		cmd.Env = append(cmd.Env, "PGPASSWORD="+password)
+	}
+	out, err := cmd.CombinedOutput()
+	if errors.Is(err, exec.ErrNotFound) {
+		return fmt.Errorf("pg_dump is needed (Debian package postgresql-client): %w", err)
+	}
+	if err != nil {
+		return fmt.Errorf("pg_dump: %w: %s", err, out[:min(len(out), maxOutput)])
+	}
+	return nil
+}
+
+var passwordWord = regexp.MustCompile(`(?i)\bpassword\s*=\s*('(?:[^'\\]|\\.)*'|\S*)`)
+
+// withoutPassword takes the password out of a database's address.
+func withoutPassword(address string) (without, password string) {
+	u, err := url.Parse(address)
+	if err != nil || u.Scheme == "" {
+		return passwordWord.ReplaceAllString(address, ""), ""
+	}
+	password, _ = u.User.Password()
+	if u.User != nil {
+		u.User = url.User(u.User.Username())
+	}
+	q := u.Query()
+	if p := q.Get("password"); p != "" {
+		password = p
+		q.Del("password")
+		u.RawQuery = q.Encode()
+	}
+	return u.String(), password
 }

@@ -34,6 +34,7 @@ type Store struct {
 	read    *sql.DB
 	pool    *pgxpool.Pool // PostgreSQL's
 	path    string        // SQLite's
+	url     string        // PostgreSQL's, with its password
 	writing chan struct{} // held by the one writer; nil where there may be many
 	texts   sync.Map      // SQL as the database reads it, by how it stands here or by shape
 	bus     bus
