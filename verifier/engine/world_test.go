@@ -73,7 +73,7 @@ func (w *world) start(change ...func(*Config)) *replica {
 	conf.Chain = Chain
 	st, err := store.Open(w.t.Context(), conf)
 	must(w.t, err)
-	c := Config{Store: st, Log: slog.New(slog.NewTextHandler(w.log, nil)), Lifetime: time.Hour, HostLifetime: time.Hour, Lease: time.Second,
+	c := Config{Store: st, Log: slog.New(slog.NewTextHandler(w.log, nil)), Lease: time.Second,
 		Retention: store.Retention{Reports: 100, Evidence: 100, Age: time.Hour}}
 	for _, f := range change {
 		f(&c)

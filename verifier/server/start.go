@@ -50,7 +50,7 @@ func openEngine(ctx context.Context, conf Config, st *store.Store, m *metrics.Me
 		return nil, err
 	}
 	keep := store.Retention{Reports: conf.Store.Reports, Evidence: conf.Store.Evidence, Age: time.Duration(conf.Store.Age), Events: time.Duration(conf.Store.Events)}
-	return engine.New(ctx, engine.Config{Store: st, Log: log, Lifetime: time.Duration(conf.Verdict.Lifetime), HostLifetime: time.Duration(conf.Verdict.HostLifetime),
+	return engine.New(ctx, engine.Config{Store: st, Log: log, Issuer: conf.Results.Issuer,
 		Workers: conf.Limits.Workers, EKIssuers: conf.Hosts.EKIssuers, Retention: keep, Version: version.Version, Hostname: name, Meter: meter{m},
 		Webhooks: webhook.Config{InsecureHTTP: conf.Webhooks.InsecureHTTP, InsecureLocal: conf.Webhooks.InsecureLocal}})
 }
