@@ -166,7 +166,7 @@ func unprivileged() (*syscall.Credential, error) {
 }
 
 func freePort() (int, error) {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := new(net.ListenConfig).Listen(context.Background(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		return 0, err
 	}
@@ -220,7 +220,7 @@ func (c *Cluster) run() error {
 		return err
 	}
 	defer func() { _ = r.Close() }()
-	cmd := c.prepare(exec.Command("/bin/sh", "-c", keeper, "pgtest", bin, c.dir, strconv.Itoa(c.port), strconv.Itoa(os.Getpid())))
+	cmd := c.prepare(exec.CommandContext(context.Background(), "/bin/sh", "-c", keeper, "pgtest", bin, c.dir, strconv.Itoa(c.port), strconv.Itoa(os.Getpid())))
 	cmd.Stdin = r
 	if err := cmd.Start(); err != nil {
 		return errors.Join(err, w.Close())

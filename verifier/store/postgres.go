@@ -145,7 +145,7 @@ func (d postgresDialect) listen(ctx context.Context, s *Store) {
 			wait = min(max(2*wait, 100*time.Millisecond), listenRetry)
 			s.log.Warn("the connection that hears of changes is lost, trying again", "in", wait.String(), "err", err)
 			select {
-			case <-time.After(wait/2 + rand.N(wait)):
+			case <-time.After(wait/2 + rand.N(wait)): //nolint:gosec // spreads replicas, hides nothing
 			case <-ctx.Done():
 				return
 			}
