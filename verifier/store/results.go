@@ -7,6 +7,7 @@ import (
 	"database/sql"
 	"encoding/hex"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -354,7 +355,7 @@ func (s *Store) Lapsed(ctx context.Context, now time.Time, n int) (int, error) {
 			told += k
 			return err
 		})
-		if err != nil && err != ErrNotFound {
+		if err != nil && !errors.Is(err, ErrNotFound) {
 			return told, err
 		}
 	}

@@ -12,7 +12,6 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
-	"strings"
 
 	"github.com/pressly/goose/v3"
 	"modernc.org/sqlite"
@@ -125,7 +124,7 @@ func (sqliteDialect) isPassing(error) bool { return false }
 
 // backup makes a copy in one read transaction, while others write.
 func (sqliteDialect) backup(ctx context.Context, s *Store, path string) error {
-	_, err := s.read.ExecContext(ctx, `VACUUM INTO '`+strings.ReplaceAll(path, "'", "''")+`'`)
+	_, err := s.read.ExecContext(ctx, `VACUUM INTO ?`, path)
 	return err
 }
 

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"database/sql"
+	"errors"
 	"time"
 
 	"virt-attest/verifier/api"
@@ -115,7 +116,7 @@ func (s *Store) FirstSigningKey(ctx context.Context, k SigningKey) (SigningKey, 
 		}
 		var created int64
 		err := t.one(`SELECT id, data, created FROM signing_keys ORDER BY created DESC, id LIMIT 1`, nil, &out.ID, &out.Data, &created)
-		if out.Created = fromMillis(created); err != sql.ErrNoRows {
+		if out.Created = fromMillis(created); !errors.Is(err, sql.ErrNoRows) {
 			return err
 		}
 		out = k

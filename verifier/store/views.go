@@ -152,7 +152,7 @@ func scanVM(r *sql.Rows) (v VMRow, err error) {
 		return v, err
 	}
 	v.UUID, v.Name, v.Host = row.machine, row.name, row.host
-	if err := v.Record.fill(&row, state); err != nil {
+	if err := v.fill(&row, state); err != nil {
 		return v, err
 	}
 	if len(h.body) > 0 {
@@ -226,7 +226,7 @@ func scanHostRow(r *sql.Rows) (v HostRow, err error) {
 		return v, err
 	}
 	row.machine, row.host, row.name = v.Host.ID, v.Host.ID, v.Host.Name
-	return v, v.Record.fill(&row, state)
+	return v, v.fill(&row, state)
 }
 
 // HostRows gives the rows of hosts by their IDs.
