@@ -161,7 +161,7 @@ func (w *world) reference(file []byte, name string) {
 
 func (w *world) assign(machine string, rims ...string) {
 	w.t.Helper()
-	must(w.t, w.now.Load().st.PutSettings(w.t.Context(), machine, api.Settings{RIMs: rims}, time.Now(), store.Trail{}))
+	must(w.t, w.now.Load().st.PutSettings(w.t.Context(), machine, api.Settings{RIMs: rims}, store.Trail{}))
 }
 
 // operator may do everything.
