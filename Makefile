@@ -13,6 +13,8 @@ STATIC    := CGO_ENABLED=0 $(GOBUILD)
 GOLANGCI  := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 FUZZTIME  ?= 20s
 STRESSTIME ?= 15m
+FLEETRATE ?= 3333
+FLEETTIME ?= 2m
 
 # Packages whose tests start VMs and container hosts: one at a time, after all others.
 MACHINES  := /test/(lab|guest|e2e)
@@ -20,7 +22,7 @@ MACHINES  := /test/(lab|guest|e2e)
 STATICBIN := virt-attest-hook virt-attest-sidecar virt-attest-guest virt-attest-verifierd
 CGOBIN    := virt-attest virt-attest-hostd
 
-.PHONY: help deps build test unit race lint fuzz bench e2e stress demo install install-guest clean
+.PHONY: help deps build test unit race lint fuzz bench e2e fleet stress demo install install-guest clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -59,6 +61,11 @@ fuzz: ## each fuzz target for FUZZTIME
 
 bench: deps build ## every target with what is measured, and the paper's evaluation (root)
 	$(GO) run -tags $(TAGS) ./test/bench
+
+fleet: deps build ## a real Verifier under the load of 10,000 VMs, on SQLite and PostgreSQL
+	$(GO) run -tags $(TAGS) ./test/fleet -hosts 100 -vms 100 -rate $(FLEETRATE) -for $(FLEETTIME)
+	$(GO) run -tags $(TAGS) ./test/fleet -hosts 100 -vms 100 -rate $(FLEETRATE) -for $(FLEETTIME) -store postgres
+	$(GO) run -tags $(TAGS) ./test/fleet -hosts 100 -vms 100 -rate $(FLEETRATE) -for $(FLEETTIME) -store postgres -replicas 2
 
 stress: deps build ## VMs through random operations for STRESSTIME, sidecars killed meanwhile (root)
 	$(GO) run -tags $(TAGS) ./test/stress -for $(STRESSTIME)
