@@ -51,7 +51,7 @@ func (c Challenge) ResumeFor(machine UUID) Resume {
 // WantsBootLog reports whether the challenge asks for the TCG event log of a machine that runs the boot bootID.
 func (c Challenge) WantsBootLog(machine UUID, bootID string) bool {
 	r := c.ResumeFor(machine)
-	return c.BootLogs && !(r.Boot && r.BootID == bootID && bootID != "")
+	return c.BootLogs && (!r.Boot || r.BootID != bootID || bootID == "")
 }
 
 // Evidence is a host's answer to one Challenge (RFC 9334: Evidence of a layered

@@ -2,6 +2,7 @@
 package main
 
 import (
+	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -10,6 +11,8 @@ import (
 	"os/signal"
 	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"virt-attest/test/lab"
 	"virt-attest/test/scenario"
@@ -44,7 +47,7 @@ func demo(ctx context.Context) (err error) {
 	tell := scenario.Plain{W: os.Stdout}
 	tell.Title("A good host, an attacker's host and a Verifier come up")
 	log := slog.New(slog.NewTextHandler(os.Stdout, &slog.HandlerOptions{ReplaceAttr: brief}))
-	w, err := scenario.New(ctx, scenario.Options{Name: "demo", Repo: repo, Tell: tell, Log: log})
+	w, err := scenario.New(ctx, scenario.Options{Name: "demo", Repo: repo, Tell: tell, Look: visit, Log: log})
 	if err != nil {
 		return err
 	}
@@ -64,4 +67,24 @@ func brief(_ []string, a slog.Attr) slog.Attr {
 		return slog.Attr{}
 	}
 	return a
+}
+
+// visit invites whoever sits at a terminal to the Verifier's page, and goes on by itself where nobody does.
+func visit(ctx context.Context, address string) error {
+	if _, err := unix.IoctlGetTermios(int(os.Stdin.Fd()), unix.TCGETS); err != nil {
+		fmt.Println("  (With a terminal the demonstration stops here, with the address of the page.)")
+		return nil
+	}
+	fmt.Printf("\n  %s\n\n  Open it in a browser on this machine: it logs in once. Choose vm3, read why it is red, and accept the program\n"+
+		"  into the reference values. Then press Enter here; what is left undone the command line does.\n", address)
+	line := make(chan struct{})
+	go func() {
+		_, _ = bufio.NewReader(os.Stdin).ReadString('\n')
+		close(line)
+	}()
+	select {
+	case <-line:
+	case <-ctx.Done():
+	}
+	return ctx.Err()
 }

@@ -45,7 +45,7 @@ func world(ctx context.Context, t *testing.T) *scenario.World {
 	if testing.Verbose() {
 		out = os.Stderr
 	}
-	w, err := scenario.New(ctx, scenario.Options{Name: "e2e", Repo: repo, Tools: []string{"./test/guest/tpm"}, Tell: teller{t}, Log: slog.New(slog.NewTextHandler(out, nil))})
+	w, err := scenario.New(ctx, scenario.Options{Name: "e2e", Repo: repo, Tools: []string{"./test/guest/tpm"}, Tell: teller{t}, Look: look(t), Log: slog.New(slog.NewTextHandler(out, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}

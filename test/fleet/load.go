@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/http"
 	"slices"
 	"sync"
 	"sync/atomic"
@@ -21,7 +22,7 @@ type load struct {
 	next    atomic.Int64
 
 	mu        sync.Mutex
-	latencies []time.Duration // evidence sent → the Verifier has taken it and its verdict is stored
+	latencies []time.Duration // evidence sent → its verdict is on record
 	pushes    int
 	failed    []error
 	last      map[string]string // host ID → report
@@ -81,7 +82,7 @@ func (l *load) enrol(ctx context.Context, admin *api.Client) error {
 }
 
 // push is one scheduled attestation: a fresh challenge, live quotes, the answer. It gives the time from
-// the answer's sending to its acceptance.
+// the answer's sending to the moment at which its verdict is on record for everybody.
 func (l *load) push(ctx context.Context, h *host) (time.Duration, error) {
 	c := l.client()
 	ch, err := c.Challenge(ctx, api.ChallengeRequest{Host: h.id(), Scheme: attest.SchemeSEPA})
@@ -95,10 +96,13 @@ func (l *load) push(ctx context.Context, h *host) (time.Duration, error) {
 	}
 	began := time.Now()
 	r, err := c.EncodedEvidence(ctx, b)
-	took := time.Since(began)
 	if err == nil && len(r.Activation) > 0 {
 		err = h.activate(ctx, c, ch.Nonce, r.Activation)
 	}
+	if err == nil {
+		err = l.verdict(ctx, c, ch.Nonce.String())
+	}
+	took := time.Since(began)
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	if err != nil {
@@ -107,6 +111,21 @@ func (l *load) push(ctx context.Context, h *host) (time.Duration, error) {
 	l.last[h.id()] = ch.Nonce.String()
 	return took, nil
 }
+
+// verdict waits until a report is on record.
+func (l *load) verdict(ctx context.Context, c *api.Client, id string) error {
+	for end := time.Now().Add(verdictTime); ; time.Sleep(lookEvery) {
+		_, err := c.Report(ctx, id)
+		if !api.IsStatus(err, http.StatusNotFound) || time.Now().After(end) {
+			return err
+		}
+	}
+}
+
+const (
+	verdictTime = 30 * time.Second
+	lookEvery   = 5 * time.Millisecond
+)
 
 // run attests hosts in turn at the rate of the options, as long as they say, and as fast as can be
 // where the rate is 0.

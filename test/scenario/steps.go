@@ -24,7 +24,8 @@ func Steps() []Step {
 		{"c. The relay attack: a pristine clone elsewhere answers for a bad VM", (*World).relayAttack},
 		{"d. Several VMs under one quote of the physical TPM", (*World).severalVMs},
 		{"e. The sidecar is killed with -9 while the guest uses its TPM", (*World).sidecarKilled},
-		{"f. An unlisted program runs on the host", (*World).unlistedOnHost},
+		{"f. The Verifier's page: a VM goes red, and what was meant is accepted", (*World).onThePage},
+		{"g. An unlisted program runs on the host", (*World).unlistedOnHost},
 	}
 }
 

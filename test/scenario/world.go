@@ -32,6 +32,7 @@ type Options struct {
 	Repo  string   // the repository's root, with programs built in bin/
 	Tools []string // packages of this module, built as more programs for the guests (guest.ToolDir)
 	Tell  Teller
+	Look  Look // nil: nobody looks at the page
 	Log   *slog.Logger
 }
 
@@ -43,12 +44,13 @@ type World struct {
 	image guest.Image
 	relay string // program file
 	tell  Teller
+	look  Look
 	dir   string
 }
 
 // New installs what was built into fresh hosts and starts them.
 func New(ctx context.Context, o Options) (_ *World, err error) {
-	w := &World{tell: o.Tell}
+	w := &World{tell: o.Tell, look: o.Look}
 	if w.dir, err = os.MkdirTemp("", "virt-attest-scenario-"); err != nil {
 		return nil, err
 	}

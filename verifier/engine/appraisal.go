@@ -206,7 +206,7 @@ func (a *appraisal) fault(err error) *api.Report {
 func (a *appraisal) failed(why appraise.Reason) *api.Report {
 	c := *a.row.Challenge
 	c.VMs = a.known.expected()
-	return evaluate.Failed(&c, why, a.known.names(), time.Now(), a.e.conf.Lifetime)
+	return evaluate.Failed(&c, why, a.known.names(), time.Now(), unansweredFor)
 }
 
 // work runs f when a worker is free.

@@ -314,7 +314,7 @@ func (e *Engine) unanswered(ctx context.Context, row *store.OpenChallenge, k *kn
 func (e *Engine) failed(c *asked, why appraise.Reason) *api.Report {
 	ch := *c.Challenge
 	ch.VMs = c.known.expected()
-	return evaluate.Failed(&ch, why, c.known.names(), time.Now(), e.conf.Lifetime)
+	return evaluate.Failed(&ch, why, c.known.names(), time.Now(), unansweredFor)
 }
 
 func noAnswer(c *asked) *appraise.Reason {

@@ -170,7 +170,7 @@ func (e *Engine) DeleteDocument(ctx context.Context, who api.Caller, k api.DocKi
 	}
 	by := e.trail(who, "document.delete", string(k)+"/"+name, nil, api.Event{
 		Kind: api.EventDocument, Name: name, Text: fmt.Sprintf("%s was removed by %s", docText(k, name), who.Name)})
-	err := e.store.DeleteDocument(ctx, k, name, time.Now(), by)
+	err := e.store.DeleteDocument(ctx, k, name, by)
 	if errors.Is(err, store.ErrConflict) {
 		return said(ErrConflict, "%s is assigned to machines", docText(k, name))
 	}

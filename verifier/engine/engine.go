@@ -22,19 +22,17 @@ import (
 
 // Config is what an Engine works by.
 type Config struct {
-	Store        *store.Store
-	Log          *slog.Logger
-	Lifetime     time.Duration // of a VM's verdict by the default policy
-	HostLifetime time.Duration // of a host's
-	Workers      int           // appraisals at a time; 0: as many as processors
-	EKIssuers    string        // directory of endorsement.Load
-	Retention    store.Retention
-	Lease        time.Duration // for which a replica has an answer to itself; 0: DefaultLease
-	Version      string        // of the program, for the list of replicas
-	Hostname     string        // of the machine that it runs on
-	Meter        Meter         // nil: nothing is measured
-	Issuer       string        // name of this Verifier in the tokens that it signs, such as its URL; "": none
-	Webhooks     webhook.Config
+	Store     *store.Store
+	Log       *slog.Logger
+	Workers   int    // appraisals at a time; 0: as many as processors
+	EKIssuers string // directory of endorsement.Load
+	Retention store.Retention
+	Lease     time.Duration // for which a replica has an answer to itself; 0: DefaultLease
+	Version   string        // of the program, for the list of replicas
+	Hostname  string        // of the machine that it runs on
+	Meter     Meter         // nil: nothing is measured
+	Issuer    string        // name of this Verifier in the tokens that it signs, such as its URL; "": none
+	Webhooks  webhook.Config
 }
 
 // Engine is the Verifier at work. Its methods are safe for concurrent use.

@@ -16,9 +16,11 @@ import (
 
 func changeNothing(*rim.File) {}
 
+const issuerName = "https://verifier.example.org"
+
 func TestGate_is_open_only_for_what_is_TRUSTED_now_by_Evidence_that_is_young_enough(t *testing.T) {
 	onEach(t, func(t *testing.T, w *world) {
-		r := w.start()
+		r := w.start(func(c *Config) { c.Issuer = issuerName })
 		ctx := t.Context()
 		vm := newVM(1)
 		h := w.host("h1", vm)
@@ -71,7 +73,7 @@ func checkEAR(t *testing.T, r *replica, token, vm, nonce string, trusted bool) {
 	must(t, err)
 	set, err := ear.ParseJWKS(jwks)
 	must(t, err)
-	got, err := ear.Verify(token, set, ear.Expect{Subject: vm, Now: time.Now(), Nonce: nonce})
+	got, err := ear.Verify(token, set, ear.Expect{Subject: vm, Now: time.Now(), Nonce: nonce, Issuer: issuerName})
 	must(t, err)
 	if got.Trusted() != trusted {
 		t.Errorf("the token says trusted %v: %+v", got.Trusted(), got)

@@ -152,7 +152,7 @@ func TestSchedule_is_the_shortest_interval_of_host_and_VMs_and_changes_with_them
 			return s != nil && s.Interval == 5*time.Minute && s.Scheme == attest.SchemeSEPA
 		})
 		w.policy("often", func(f *policy.File) { f.Interval, f.Jitter = policy.Duration(20*time.Second), 0.2 })
-		must(t, r.st.PutSettings(t.Context(), h.vms[1].uuid.String(), api.Settings{Policy: "often"}, time.Now(), store.Trail{}))
+		must(t, r.st.PutSettings(t.Context(), h.vms[1].uuid.String(), api.Settings{Policy: "often"}, store.Trail{}))
 		w.until("the VM's interval", func() bool { s := poll(); return s.Interval == 20*time.Second && s.Jitter == 0.2 })
 		w.policy("often", func(f *policy.File) { f.Interval = policy.Duration(40 * time.Second) })
 		w.until("the policy's new interval", func() bool { return poll().Interval == 40*time.Second })
@@ -290,7 +290,7 @@ func TestAttest_for_a_tenant_is_about_its_own_VMs(t *testing.T) {
 	w := onSQLite(t)
 	r := w.start()
 	w.host("host1", newVM(1), newVM(2))
-	must(t, r.st.PutSettings(t.Context(), attest.UUID{15: 1}.String(), api.Settings{Tenant: "red", RIMs: []string{"good"}}, time.Now(), store.Trail{}))
+	must(t, r.st.PutSettings(t.Context(), attest.UUID{15: 1}.String(), api.Settings{Tenant: "red", RIMs: []string{"good"}}, store.Trail{}))
 	red := api.Caller{Name: "token:red", Role: api.RoleOperator, Tenant: "red"}
 	report, err := r.Attest(t.Context(), red, api.AttestRequest{Scheme: attest.SchemeSEPA, Timeout: 5})
 	must(t, err)

@@ -25,6 +25,7 @@ const (
 	maxKnown       = 8192             // elements of a list in what this package encodes
 	maxTries       = 3                // appraisals of one answer that are cut short, until it is ERROR unseen
 	maxNamed       = 20               // hosts named in a refusal
+	unansweredFor  = time.Hour        // that a report counts in which nothing was appraised, by no policy
 	storeTimeout   = 40 * time.Second // to store an outcome
 	dropTimeout    = time.Second      // to take leave of the other replicas
 	workTimeout    = 60 * time.Second // to wait for a worker

@@ -5,6 +5,7 @@ import (
 
 	"virt-attest/attest"
 	"virt-attest/verifier/appraise"
+	"virt-attest/verifier/webhook"
 )
 
 // Meter counts what an Engine does. verifier/metrics shows it; its methods must be quick and safe for
@@ -23,6 +24,8 @@ type Meter interface {
 	EvidenceAge(age time.Duration)
 	// Queue sets how many answers wait for a worker or are appraised.
 	Queue(n int)
+	// Delivery counts an attempt to deliver a webhook's message.
+	Delivery(webhook.Verdict)
 	// Panic counts a panic that was caught in a part of the Engine.
 	Panic(part string)
 }
@@ -47,6 +50,7 @@ func (unmetered) NonceIssued()                                                  
 func (unmetered) NonceExpired()                                                    {}
 func (unmetered) EvidenceAge(time.Duration)                                        {}
 func (unmetered) Queue(int)                                                        {}
+func (unmetered) Delivery(webhook.Verdict)                                         {}
 func (unmetered) Panic(string)                                                     {}
 
 func (e *Engine) meter() Meter {

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"slices"
 	"strings"
-	"time"
 
 	"virt-attest/verifier/api"
 	"virt-attest/verifier/policy"
@@ -64,7 +63,7 @@ func (e *Engine) PutSettings(ctx context.Context, who api.Caller, id string, s a
 	by := e.trail(who, "machine.settings", m, map[string]api.Settings{"before": before, "after": s}, api.Event{
 		Kind: api.EventSettings, Machine: m, Tenant: s.Tenant, Text: fmt.Sprintf("settings of %s were changed by %s: policy %s, reference values %s", m, who.Name,
 			nameOr(s.Policy, "default"), nameOr(strings.Join(s.RIMs, ", "), "none"))})
-	err = e.store.PutSettings(ctx, m, s, time.Now(), by)
+	err = e.store.PutSettings(ctx, m, s, by)
 	if errors.Is(err, store.ErrConflict) {
 		return said(ErrNotFound, "the policy, or reference values of one of these names, are not known")
 	}

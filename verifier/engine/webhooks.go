@@ -252,6 +252,7 @@ func (e *Engine) doHook(ctx context.Context, id string) error {
 				break
 			}
 			o := e.deliver(ctx, w, eventForTenant(who, ev), fmt.Sprintf("evt_%d", ev.ID))
+			e.meter().Delivery(o.Verdict)
 			if done, err := e.delivered(ctx, w, ev.ID, o); err != nil || done {
 				return err
 			}

@@ -73,7 +73,7 @@ func (w *world) start(change ...func(*Config)) *replica {
 	conf.Chain = Chain
 	st, err := store.Open(w.t.Context(), conf)
 	must(w.t, err)
-	c := Config{Store: st, Log: slog.New(slog.NewTextHandler(w.log, nil)), Lifetime: time.Hour, HostLifetime: time.Hour, Lease: time.Second,
+	c := Config{Store: st, Log: slog.New(slog.NewTextHandler(w.log, nil)), Lease: time.Second,
 		Retention: store.Retention{Reports: 100, Evidence: 100, Age: time.Hour}}
 	for _, f := range change {
 		f(&c)
@@ -161,7 +161,7 @@ func (w *world) reference(file []byte, name string) {
 
 func (w *world) assign(machine string, rims ...string) {
 	w.t.Helper()
-	must(w.t, w.now.Load().st.PutSettings(w.t.Context(), machine, api.Settings{RIMs: rims}, time.Now(), store.Trail{}))
+	must(w.t, w.now.Load().st.PutSettings(w.t.Context(), machine, api.Settings{RIMs: rims}, store.Trail{}))
 }
 
 // operator may do everything.

@@ -5,6 +5,7 @@ import (
 
 	"virt-attest/attest"
 	"virt-attest/verifier/appraise"
+	"virt-attest/verifier/webhook"
 )
 
 // Meter is what verifier/engine counts by (engine.Meter).
@@ -42,3 +43,6 @@ func (t Meter) Queue(n int) { t.m.Pending(n) }
 
 // Panic counts a panic that was caught. In which part is in the log: a label would need to know all parts.
 func (t Meter) Panic(string) { t.m.Panic() }
+
+// Delivery counts an attempt to deliver a webhook's message.
+func (t Meter) Delivery(v webhook.Verdict) { t.m.Webhook(v) }

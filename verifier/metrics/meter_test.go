@@ -13,6 +13,7 @@ import (
 	"virt-attest/verifier/appraise"
 	"virt-attest/verifier/engine"
 	"virt-attest/verifier/metrics"
+	"virt-attest/verifier/webhook"
 )
 
 var _ engine.Meter = metrics.Meter{}
@@ -50,6 +51,7 @@ func TestMeter_counts_everything_that_the_engine_tells(t *testing.T) {
 	meter.EvidenceAge(time.Minute)
 	meter.Queue(5)
 	meter.Panic("appraise")
+	meter.Delivery(webhook.Delivered)
 	lines := []string{
 		`virt_attest_attestations_total{kind="vm",result="ROLLBACK",scheme="hypa"} 1`,
 		`virt_attest_failures_total{reason="rollback"} 1`,
@@ -61,6 +63,7 @@ func TestMeter_counts_everything_that_the_engine_tells(t *testing.T) {
 		`virt_attest_evidence_replaced_age_seconds_sum 60`,
 		`virt_attest_appraisals_pending 5`,
 		`virt_attest_panics_total 1`,
+		`virt_attest_webhook_deliveries_total{result="delivered"} 1`,
 	}
 	for _, s := range engineStages(t) {
 		meter.Stage(s, time.Second)

@@ -32,7 +32,6 @@ type Metrics struct {
 	failures     *prometheus.CounterVec
 	entries      prometheus.Counter
 	delta        prometheus.Histogram
-	lookups      *prometheus.CounterVec
 	issued       prometheus.Counter
 	expired      prometheus.Counter
 	perQuote     prometheus.Histogram
@@ -56,7 +55,7 @@ func New(c Component, version string, routes []string) *Metrics {
 		ConstLabels: prometheus.Labels{"version": version, "component": string(c)},
 	})
 	info.Set(1)
-	m.registry.MustRegister(info, m.attestations, m.durations, m.failures, m.entries, m.delta, m.lookups, m.issued, m.expired, m.perQuote, m.bytes, m.replaced, m.pending,
+	m.registry.MustRegister(info, m.attestations, m.durations, m.failures, m.entries, m.delta, m.issued, m.expired, m.perQuote, m.bytes, m.replaced, m.pending,
 		m.queries, m.requests, m.latency, m.panics, m.webhooks,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}))
 	return m
@@ -68,7 +67,6 @@ func (m *Metrics) make() {
 	m.failures = counters("failures_total", "Verdicts that were not TRUSTED, by the code of their first reason.", "reason")
 	m.entries = counter("ima_entries_total", "Entries of IMA logs that were appraised.")
 	m.delta = histogram("ima_delta_entries", "New entries of IMA logs in one answer of a host.", append([]float64{0}, prometheus.ExponentialBuckets(1, 4, 10)...))
-	m.lookups = counters("rim_lookups_total", "Measurements that were looked up in reference values, by whether they are listed.", "hit")
 	m.issued = counter("nonce_issued_total", "Challenges that were made.")
 	m.expired = counter("nonce_expired_total", "Challenges that nobody answered in time.")
 	m.perQuote = histogram("vms_per_quote", "VMs that one quote of a host's TPM answered for.", prometheus.ExponentialBuckets(1, 2, 13))
@@ -94,8 +92,6 @@ func (m *Metrics) preset() {
 	for _, v := range deliveries() {
 		m.webhooks.WithLabelValues(string(v))
 	}
-	m.lookups.WithLabelValues("true")
-	m.lookups.WithLabelValues("false")
 }
 
 func counter(name, help string) prometheus.Counter {
@@ -137,12 +133,6 @@ func (m *Metrics) Stage(s Stage, took time.Duration) {
 func (m *Metrics) Appraised(entries int) {
 	m.entries.Add(float64(max(entries, 0)))
 	m.delta.Observe(float64(max(entries, 0)))
-}
-
-// Looked counts measurements that were looked up in reference values.
-func (m *Metrics) Looked(listed, unlisted int) {
-	m.lookups.WithLabelValues("true").Add(float64(max(listed, 0)))
-	m.lookups.WithLabelValues("false").Add(float64(max(unlisted, 0)))
 }
 
 // Issued counts a challenge that was made.

@@ -57,7 +57,6 @@ func use(m *metrics.Metrics) {
 	m.Pending(4)
 	m.Stage(metrics.StageTotal, 300*time.Millisecond)
 	m.Appraised(12)
-	m.Looked(11, 1)
 	m.Issued()
 	m.Expired(3)
 	m.Quote(100)
@@ -68,12 +67,12 @@ func use(m *metrics.Metrics) {
 }
 
 func snapshot(context.Context) (metrics.Snapshot, error) {
-	var vms metrics.Ages
-	vms.Add(10 * time.Second)
-	vms.Add(100 * time.Second)
+	var hosts metrics.Ages
+	hosts.Add(10 * time.Second)
+	hosts.Add(100 * time.Second)
 	return metrics.Snapshot{
 		Verdicts: map[metrics.Kind]map[appraise.State]int{metrics.KindVM: {appraise.Trusted: 41, appraise.Stale: 1}},
-		Ages:     map[metrics.Kind]metrics.Ages{metrics.KindVM: vms},
+		Ages:     hosts,
 		Queues:   map[metrics.Queue]int{metrics.QueueEvidence: 7},
 		Certs:    map[metrics.Cert]time.Time{metrics.CertServer: time.Now().Add(-time.Hour)},
 		Online:   3, Alerts: 2,
@@ -93,8 +92,6 @@ func TestHandler_shows_what_was_counted(t *testing.T) {
 		`virt_attest_attestation_duration_seconds_count{stage="commit"} 0`,
 		`virt_attest_ima_entries_total 12`,
 		`virt_attest_ima_delta_entries_sum 12`,
-		`virt_attest_rim_lookups_total{hit="true"} 11`,
-		`virt_attest_rim_lookups_total{hit="false"} 1`,
 		`virt_attest_nonce_issued_total 1`,
 		`virt_attest_nonce_expired_total 3`,
 		`virt_attest_vms_per_quote_sum 100`,
@@ -117,10 +114,10 @@ func TestWatch_shows_what_is_true_of_the_whole_Verifier(t *testing.T) {
 		`virt_attest_verdicts{kind="vm",state="TRUSTED"} 41`,
 		`virt_attest_verdicts{kind="vm",state="STALE"} 1`,
 		`virt_attest_verdicts{kind="host",state="ROLLBACK"} 0`,
-		`virt_attest_evidence_age_seconds_bucket{kind="vm",le="30"} 1`,
-		`virt_attest_evidence_age_seconds_bucket{kind="vm",le="120"} 2`,
-		`virt_attest_evidence_age_seconds_sum{kind="vm"} 110`,
-		`virt_attest_evidence_age_max_seconds{kind="vm"} 100`,
+		`virt_attest_evidence_age_seconds_bucket{le="30"} 1`,
+		`virt_attest_evidence_age_seconds_bucket{le="120"} 2`,
+		`virt_attest_evidence_age_seconds_sum 110`,
+		`virt_attest_evidence_age_max_seconds 100`,
 		`virt_attest_queue_depth{queue="evidence"} 7`,
 		`virt_attest_queue_depth{queue="jobs"} 0`,
 		`virt_attest_hosts_online 3`,
@@ -177,7 +174,6 @@ func TestMetrics_make_no_label_of_a_word_that_is_not_theirs(t *testing.T) {
 		m.Request("GET /v1/vms/"+s, 1000+i, time.Second)
 		m.Webhook(webhook.Verdict(s))
 		m.Appraised(-1)
-		m.Looked(-1, -1)
 		m.Expired(-1)
 	}
 	text := scrape(t, m)

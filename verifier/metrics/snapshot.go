@@ -18,19 +18,19 @@ const (
 // Snapshot is what is true of the whole Verifier at a moment. What is missing counts as zero.
 type Snapshot struct {
 	Verdicts map[Kind]map[appraise.State]int // machines by the state that counts now
-	Ages     map[Kind]Ages
+	Ages     Ages                            // of hosts
 	Queues   map[Queue]int
 	Certs    map[Cert]time.Time // expiry of the one of a kind that expires first
 	Online   int                // hosts that are connected
 	Alerts   int                // open
 }
 
-// Ages says how old the evidence is that verdicts rest on. Machines without evidence are not in it.
+// Ages says how old the evidence is that hosts' verdicts rest on. Hosts without evidence are not in it.
 type Ages struct {
 	Max     time.Duration
 	Sum     time.Duration
 	Count   uint64
-	Buckets [len(ageBounds)]uint64 // machines whose evidence is as old as the bound of AgeBounds at most
+	Buckets [len(ageBounds)]uint64 // hosts whose evidence is as old as the bound of AgeBounds at most
 }
 
 // ageBounds are seconds.
@@ -39,7 +39,7 @@ var ageBounds = [...]float64{30, 60, 120, 300, 600, 1800, 3600, 6 * 3600, 24 * 3
 // AgeBounds are the bounds of Ages.Buckets, in seconds.
 func AgeBounds() []float64 { return append([]float64(nil), ageBounds[:]...) }
 
-// Add counts one machine.
+// Add counts one host.
 func (a *Ages) Add(age time.Duration) {
 	age = max(age, 0)
 	a.Max, a.Sum, a.Count = max(a.Max, age), a.Sum+age, a.Count+1
@@ -79,10 +79,10 @@ func verdictsDesc() *prometheus.Desc {
 	return desc("verdicts", "Machines by kind and state.", "state", "kind")
 }
 func ageDesc() *prometheus.Desc {
-	return desc("evidence_age_seconds", "Age of the evidence that verdicts rest on.", "kind")
+	return desc("evidence_age_seconds", "Age of the evidence that hosts' verdicts rest on.")
 }
 func oldestDesc() *prometheus.Desc {
-	return desc("evidence_age_max_seconds", "Age of the oldest evidence that a verdict rests on.", "kind")
+	return desc("evidence_age_max_seconds", "Age of the oldest evidence that a host's verdict rests on.")
 }
 func queueDesc() *prometheus.Desc { return desc("queue_depth", "What waits, by queue.", "queue") }
 func certDesc() *prometheus.Desc {
@@ -123,14 +123,13 @@ func (w *watcher) Collect(ch chan<- prometheus.Metric) {
 		for _, state := range states() {
 			gauge(verdictsDesc(), float64(s.Verdicts[k][state]), string(state), string(k))
 		}
-		a := s.Ages[k]
-		gauge(oldestDesc(), a.Max.Seconds(), string(k))
-		buckets := map[float64]uint64{}
-		for i, bound := range ageBounds {
-			buckets[bound] = a.Buckets[i]
-		}
-		ch <- prometheus.MustNewConstHistogram(ageDesc(), a.Count, a.Sum.Seconds(), buckets, string(k))
 	}
+	gauge(oldestDesc(), s.Ages.Max.Seconds())
+	buckets := map[float64]uint64{}
+	for i, bound := range ageBounds {
+		buckets[bound] = s.Ages.Buckets[i]
+	}
+	ch <- prometheus.MustNewConstHistogram(ageDesc(), s.Ages.Count, s.Ages.Sum.Seconds(), buckets)
 }
 
 // snapshot reads, or gives what was read a moment ago. Scrapes that come while one reads wait for it.

@@ -50,10 +50,10 @@ type Queue string
 
 // The queues.
 const (
-	QueueChallenges Queue = "challenges" // made, and not taken by the host or not answered yet
+	QueueChallenges Queue = "challenges" // made, and not answered yet
 	QueueEvidence   Queue = "evidence"   // received, and not appraised yet
-	QueueJobs       Queue = "jobs"       // deferred work
-	QueueWebhooks   Queue = "webhooks"   // messages that are not delivered
+	QueueJobs       Queue = "jobs"       // that were asked for, and have not ended
+	QueueWebhooks   Queue = "webhooks"   // events that an enabled webhook has not come to
 )
 
 // Cert is a kind of certificate.
@@ -61,9 +61,8 @@ type Cert string
 
 // The kinds of certificate.
 const (
-	CertServer Cert = "server" // the Verifier's own
-	CertCA     Cert = "ca"     // that signs those of hosts and people, or is trusted for them
-	CertClient Cert = "client" // of hosts: the one that expires first
+	CertServer Cert = "server" // this replica's own
+	CertCA     Cert = "ca"     // that certificates of hosts and people are trusted by
 )
 
 const other = "other"
@@ -98,7 +97,7 @@ func stages() []Stage {
 
 func queues() []Queue { return []Queue{QueueChallenges, QueueEvidence, QueueJobs, QueueWebhooks} }
 
-func certs() []Cert { return []Cert{CertServer, CertCA, CertClient} }
+func certs() []Cert { return []Cert{CertServer, CertCA} }
 
 func deliveries() []webhook.Verdict {
 	return []webhook.Verdict{webhook.Delivered, webhook.Retry, webhook.GiveUp, webhook.Disable}

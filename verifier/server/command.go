@@ -130,7 +130,7 @@ func backup(ctx context.Context, conf Config, log *slog.Logger, file string) err
 			return fmt.Errorf("there is no database: %w", err)
 		}
 	}
-	st, err := openStore(ctx, conf, log)
+	st, err := openStore(ctx, conf, log, nil)
 	if err != nil {
 		return err
 	}
@@ -158,7 +158,7 @@ func restore(ctx context.Context, conf Config, file string) error {
 
 // migrate opens the database, which brings its tables up to date.
 func migrate(ctx context.Context, conf Config, log *slog.Logger) error {
-	st, err := openStore(ctx, conf, log)
+	st, err := openStore(ctx, conf, log, nil)
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"io/fs"
 	"net"
+	"net/url"
 	"os"
 	"path/filepath"
 	"slices"
@@ -58,10 +59,9 @@ type Config struct {
 	Hosts struct {
 		EKIssuers string `toml:"ek_issuers"` // directory of PEM files
 	} `toml:"hosts"`
-	Verdict struct {
-		Lifetime     Duration `toml:"lifetime"`      // of a VM's
-		HostLifetime Duration `toml:"host_lifetime"` // of a host's
-	} `toml:"verdict"`
+	Results struct {
+		Issuer string `toml:"issuer"` // URL that names this Verifier in the tokens it signs; "": none
+	} `toml:"results"`
 	Store struct {
 		Path     string   `toml:"path"`     // of the SQLite database
 		URL      string   `toml:"url"`      // of a PostgreSQL database, in place of path
@@ -91,7 +91,6 @@ func Defaults() Config {
 	c.TLS.CA, c.TLS.Cert, c.TLS.Key = pkiDir+"cacert.pem", pkiDir+"servercert.pem", pkiDir+"private/serverkey.pem"
 	c.Operators.Group = "virt-attest"
 	c.Hosts.EKIssuers = "/etc/virt-attest/ek-issuers.d"
-	c.Verdict.Lifetime, c.Verdict.HostLifetime = Duration(time.Hour), Duration(time.Hour)
 	c.Store.Path = "/var/lib/virt-attest-verifier/verifier.db"
 	c.Store.Reports, c.Store.Evidence, c.Store.Age = 200, 20, Duration(90*24*time.Hour)
 	c.Store.Events = Duration(365 * 24 * time.Hour)
@@ -154,15 +153,20 @@ func (c *Config) Check() error {
 	bad(c.Store.Reports < 1 || c.Store.Evidence < 1 || c.Store.Evidence > c.Store.Reports, "store: reports and evidence are at least 1, evidence at most reports")
 	bad(time.Duration(c.Store.Events) < 24*time.Hour, "store.events: less than 24h")
 	bad(time.Duration(c.Store.Age) < time.Hour, "store.age: less than 1h")
-	for _, l := range []struct {
-		key string
-		d   Duration
-	}{{"lifetime", c.Verdict.Lifetime}, {"host_lifetime", c.Verdict.HostLifetime}} {
-		bad(time.Duration(l.d) < 10*time.Second || time.Duration(l.d) > 30*24*time.Hour, "verdict.%s: not from 10s to 720h", l.key)
-	}
+	bad(!issuerName(c.Results.Issuer), "results.issuer: %q is not an address as in https://verifier.example.org, of at most %d bytes", c.Results.Issuer, maxIssuer)
 	bad(c.Limits.Evidence < 1<<20 || c.Limits.Evidence > attest.MaxEvidence, "limits.evidence: not from %d to %d", 1<<20, attest.MaxEvidence)
 	bad(c.Limits.Workers < 0 || c.Limits.Workers > 1024, "limits.workers: not from 0 to 1024")
 	return errors.Join(errs...)
+}
+
+// issuerName reports whether tokens may name s as their issuer: nothing, or an https URL as relying parties compare it, byte
+// for byte (RFC 7519 section 4.1.1).
+func issuerName(s string) bool {
+	if s == "" {
+		return true
+	}
+	u, err := url.Parse(s)
+	return err == nil && len(s) <= maxIssuer && u.Scheme == "https" && u.Hostname() != "" && u.User == nil && u.RawQuery == "" && u.Fragment == "" && u.String() == s
 }
 
 // checkListen is Check's part about who may connect, and how.

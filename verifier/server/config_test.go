@@ -22,8 +22,11 @@ func load(t *testing.T, text string) (server.Config, error) {
 func TestConfig_refuses_what_it_does_not_understand_and_says_where(t *testing.T) {
 	for text, say := range map[string]string{
 		"[listen]\nunix_socket = \"/x\"":            "unknown key",
-		"[verdict]\nlifetime = \"soon\"":            "lifetime",
-		"[verdict]\nlifetime = \"1s\"":              "verdict.lifetime",
+		"[verdict]\nlifetime = \"1h\"":              "unknown key",
+		"[store]\nage = \"soon\"":                   "age",
+		"[results]\nissuer = \"verifier\"":          "results.issuer",
+		"[results]\nissuer = \"http://a.example\"":  "results.issuer",
+		"[results]\nissuer = \"https://a:b@c/\"":    "results.issuer",
 		"[listen]\nunix = \"\"":                     "neither",
 		"[listen]\nunix = \"relative\"":             "not absolute",
 		"[limits]\nevidence = 5\nworkers = -1":      "workers",

@@ -57,4 +57,5 @@ const (
 	repeatTime = 10 * time.Minute // that an Idempotency-Key is remembered
 	maxRepeats = 4096
 	maxKey     = 128 // characters
+	maxIssuer  = 256 // bytes of the name in tokens
 )

@@ -5,47 +5,36 @@ import (
 	"net/http"
 	"time"
 
-	"virt-attest/attest"
-	"virt-attest/verifier/api"
 	"virt-attest/verifier/appraise"
+	"virt-attest/verifier/engine"
 	"virt-attest/verifier/metrics"
 )
 
-// meter shows what an engine.Engine counts.
-type meter struct{ *metrics.Metrics }
-
-func (m meter) Verdict(kind string, scheme attest.Scheme, s appraise.State, reasons []appraise.Reason) {
-	m.Metrics.Verdict(metrics.Kind(kind), scheme, s, reasons)
-}
-
-func (m meter) Stage(stage string, took time.Duration) {
-	m.Metrics.Stage(metrics.Stage(stage), took)
-}
-
-func (m meter) Quote(vms int, entries uint64, bytes int) {
-	m.Metrics.Quote(vms)
-	m.Evidence(bytes)
-	m.Appraised(int(entries))
-}
-
-func (m meter) NonceIssued()                  { m.Issued() }
-func (m meter) NonceExpired()                 { m.Expired(1) }
-func (m meter) EvidenceAge(age time.Duration) { m.Replaced(age) }
-func (m meter) Queue(n int)                   { m.Pending(n) }
-func (m meter) Panic(string)                  { m.Metrics.Panic() }
-
 // snapshot gives what is true of the whole Verifier when somebody scrapes.
-func snapshot(svc api.Service, p *pki) func(context.Context) (metrics.Snapshot, error) {
+func snapshot(e *engine.Engine, p *pki) func(context.Context) (metrics.Snapshot, error) {
 	return func(ctx context.Context) (metrics.Snapshot, error) {
-		o, err := svc.Overview(ctx, api.Caller{Name: "metrics", Role: api.RoleViewer})
+		g, err := e.Gauges(ctx)
 		if err != nil {
 			return metrics.Snapshot{}, err
 		}
-		s := metrics.Snapshot{Verdicts: map[metrics.Kind]map[appraise.State]int{metrics.KindHost: o.Hosts, metrics.KindVM: o.VMs}, Online: o.Online, Alerts: o.Alerts}
-		if end, ok := p.expiry(); ok {
-			s.Certs = map[metrics.Cert]time.Time{metrics.CertServer: end}
+		s := metrics.Snapshot{Verdicts: map[metrics.Kind]map[appraise.State]int{metrics.KindHost: g.Hosts, metrics.KindVM: g.VMs}, Online: g.Online, Alerts: g.Alerts,
+			Queues: map[metrics.Queue]int{metrics.QueueChallenges: g.Waiting.Challenges, metrics.QueueEvidence: g.Waiting.Evidence, metrics.QueueJobs: g.Waiting.Jobs,
+				metrics.QueueWebhooks: g.Waiting.Webhooks}, Certs: p.expiry()}
+		for _, age := range g.Ages {
+			s.Ages.Add(age)
 		}
 		return s, nil
+	}
+}
+
+// observeStore counts uses of the database.
+func observeStore(m *metrics.Metrics) func(write bool, took time.Duration) {
+	return func(write bool, took time.Duration) {
+		access := metrics.AccessRead
+		if write {
+			access = metrics.AccessWrite
+		}
+		m.Query(access, took)
 	}
 }
 

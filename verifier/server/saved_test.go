@@ -163,7 +163,9 @@ func TestMetrics_count_attestations_and_requests(t *testing.T) {
 	b, err := io.ReadAll(res.Body)
 	must(t, err)
 	_ = res.Body.Close()
-	for _, line := range []string{`virt_attest_attestations_total{kind="vm",result="TRUSTED",scheme="sepa"} 1`, `route="POST /api/v1/attest"`, `virt_attest_verdicts{kind="vm",state="TRUSTED"} 1`, "virt_attest_nonce_issued_total 1"} {
+	for _, line := range []string{`virt_attest_attestations_total{kind="vm",result="TRUSTED",scheme="sepa"} 1`, `route="POST /api/v1/attest"`, `virt_attest_verdicts{kind="vm",state="TRUSTED"} 1`, "virt_attest_nonce_issued_total 1",
+		"virt_attest_evidence_age_seconds_count 1", `virt_attest_queue_depth{queue="evidence"} 0`, `virt_attest_db_query_duration_seconds_bucket{access="write",le="+Inf"}`,
+		`virt_attest_db_query_duration_seconds_bucket{access="read",le="+Inf"}`} {
 		if !strings.Contains(string(b), line) {
 			t.Errorf("no line with %s", line)
 		}

@@ -16,12 +16,12 @@ import (
 
 // Start opens database, engine and listeners as configured, calls ready, and serves until ctx ends.
 func Start(ctx context.Context, conf Config, log *slog.Logger, ready func()) error {
-	st, err := openStore(ctx, conf, log)
+	m := metrics.New(metrics.ComponentVerifier, version.Version, patterns())
+	st, err := openStore(ctx, conf, log, observeStore(m))
 	if err != nil {
 		return err
 	}
 	defer func() { _ = st.Close() }()
-	m := metrics.New(metrics.ComponentVerifier, version.Version, patterns())
 	e, err := openEngine(ctx, conf, st, m, log)
 	if err != nil {
 		return err
@@ -50,14 +50,14 @@ func openEngine(ctx context.Context, conf Config, st *store.Store, m *metrics.Me
 		return nil, err
 	}
 	keep := store.Retention{Reports: conf.Store.Reports, Evidence: conf.Store.Evidence, Age: time.Duration(conf.Store.Age), Events: time.Duration(conf.Store.Events)}
-	return engine.New(ctx, engine.Config{Store: st, Log: log, Lifetime: time.Duration(conf.Verdict.Lifetime), HostLifetime: time.Duration(conf.Verdict.HostLifetime),
-		Workers: conf.Limits.Workers, EKIssuers: conf.Hosts.EKIssuers, Retention: keep, Version: version.Version, Hostname: name, Meter: meter{m},
+	return engine.New(ctx, engine.Config{Store: st, Log: log, Issuer: conf.Results.Issuer,
+		Workers: conf.Limits.Workers, EKIssuers: conf.Hosts.EKIssuers, Retention: keep, Version: version.Version, Hostname: name, Meter: m.Meter(),
 		Webhooks: webhook.Config{InsecureHTTP: conf.Webhooks.InsecureHTTP, InsecureLocal: conf.Webhooks.InsecureLocal}})
 }
 
-// openStore opens the database that the configuration names, and brings its tables up to date.
-func openStore(ctx context.Context, conf Config, log *slog.Logger) (*store.Store, error) {
-	c := store.Config{Path: conf.Store.Path, Chain: engine.Chain, Log: log}
+// openStore opens the database that the configuration names, and brings its tables up to date. observe may be nil.
+func openStore(ctx context.Context, conf Config, log *slog.Logger, observe func(write bool, took time.Duration)) (*store.Store, error) {
+	c := store.Config{Path: conf.Store.Path, Chain: engine.Chain, Log: log, Observe: observe}
 	if conf.Store.URL != "" {
 		c.Path, c.URL = "", conf.Store.URL
 	}

@@ -3,17 +3,21 @@ package server
 import (
 	"crypto/tls"
 	"crypto/x509"
+	"encoding/pem"
 	"fmt"
 	"log/slog"
 	"os"
 	"sync/atomic"
 	"time"
+
+	"virt-attest/verifier/metrics"
 )
 
 // pki holds the TLS configuration made of the files as they are now.
 type pki struct {
 	ca, cert, key string
 	current       atomic.Pointer[tls.Config]
+	trusted       atomic.Pointer[time.Time] // end of the first certificate of ca
 	log           *slog.Logger
 }
 
@@ -28,14 +32,15 @@ func (p *pki) load() error {
 	if err != nil {
 		return fmt.Errorf("tls: %w", err)
 	}
-	pem, err := os.ReadFile(p.ca)
+	roots, err := os.ReadFile(p.ca)
 	if err != nil {
 		return fmt.Errorf("tls: %w", err)
 	}
 	pool := x509.NewCertPool()
-	if !pool.AppendCertsFromPEM(pem) {
+	if !pool.AppendCertsFromPEM(roots) {
 		return fmt.Errorf("tls: no certificate in %s", p.ca)
 	}
+	p.trusted.Store(firstEnd(roots))
 	p.current.Store(&tls.Config{
 		MinVersion:   tls.VersionTLS13,
 		Certificates: []tls.Certificate{pair},
@@ -67,14 +72,28 @@ func (p *pki) config(need bool) *tls.Config {
 	return c
 }
 
-// expiry tells when the certificate in use ends.
-func (p *pki) expiry() (time.Time, bool) {
+// expiry tells when the certificates in use end: the Verifier's own, and the first of those that others are trusted by.
+func (p *pki) expiry() map[metrics.Cert]time.Time {
+	out := make(map[metrics.Cert]time.Time)
 	if p == nil {
-		return time.Time{}, false
+		return out
 	}
-	leaf := p.current.Load().Certificates[0].Leaf
-	if leaf == nil {
-		return time.Time{}, false
+	if leaf := p.current.Load().Certificates[0].Leaf; leaf != nil {
+		out[metrics.CertServer] = leaf.NotAfter
 	}
-	return leaf.NotAfter, true
+	if end := p.trusted.Load(); end != nil {
+		out[metrics.CertCA] = *end
+	}
+	return out
+}
+
+// firstEnd gives when the first of the certificates of a PEM file ends, nil where there is none that can be read.
+func firstEnd(text []byte) (first *time.Time) {
+	for block, rest := pem.Decode(text); block != nil; block, rest = pem.Decode(rest) {
+		c, err := x509.ParseCertificate(block.Bytes)
+		if err == nil && (first == nil || c.NotAfter.Before(*first)) {
+			first = &c.NotAfter
+		}
+	}
+	return first
 }

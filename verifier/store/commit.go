@@ -224,23 +224,27 @@ type about struct {
 	Machine string         `json:"m"`
 	Boot    string         `json:"b,omitempty"` // that its evidence is about; "" where none came
 	State   appraise.State `json:"s,omitempty"` // "" where nothing was judged
+	Shown   bool           `json:"e,omitempty"` // its evidence has PCR values, with a log or without
 }
 
 func (o *Outcome) about(rows []*result) []about {
-	boots := make(map[string]string)
-	if o.Evidence != nil {
-		boots[o.Host] = o.Evidence.Host.IMA.BootID
-		for i := range o.Evidence.VMs {
-			boots[o.Evidence.VMs[i].UUID.String()] = o.Evidence.VMs[i].IMA.BootID
+	came := make(map[string]about)
+	if ev := o.Evidence; ev != nil {
+		came[o.Host] = about{Machine: o.Host, Boot: ev.Host.IMA.BootID, Shown: len(ev.Host.PCRs) > 0}
+		for i := range ev.VMs {
+			id := ev.VMs[i].UUID.String()
+			came[id] = about{Machine: id, Boot: ev.VMs[i].IMA.BootID, Shown: len(ev.VMs[i].PCRs) > 0}
 		}
 	}
 	all := make([]about, 0, len(rows))
 	for _, r := range rows {
-		all = append(all, about{r.machine, boots[r.machine], appraise.State(r.state)})
-		delete(boots, r.machine)
+		a := came[r.machine]
+		a.Machine, a.State = r.machine, appraise.State(r.state)
+		all = append(all, a)
+		delete(came, r.machine)
 	}
-	for machine, boot := range boots { // the host speaks of it, and nothing was judged
-		all = append(all, about{machine, boot, ""})
+	for _, a := range came { // the host speaks of it, and nothing was judged
+		all = append(all, a)
 	}
 	return all
 }

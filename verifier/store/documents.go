@@ -259,7 +259,7 @@ func using(k api.DocKind, name string) (string, []any) {
 }
 
 // DeleteDocument removes a document with all its versions; ErrConflict while a machine was given it.
-func (s *Store) DeleteDocument(ctx context.Context, k api.DocKind, name string, _ time.Time, by Trail) error {
+func (s *Store) DeleteDocument(ctx context.Context, k api.DocKind, name string, by Trail) error {
 	return s.tx(ctx, bulkTimeout, func(t *tx) error {
 		if err := t.lockDocument(k, name); err != nil {
 			return err

@@ -116,7 +116,7 @@ func (t *tx) fillReport(id string, machines []about) error {
 		delete(states, machines[i].Machine)
 	}
 	for _, m := range slices.Sorted(maps.Keys(states)) {
-		machines = append(machines, about{m, "", states[m]})
+		machines = append(machines, about{Machine: m, State: states[m]})
 	}
 	b, err := json.Marshal(machines)
 	if err != nil {

@@ -88,10 +88,10 @@ func (s *Store) aboutIn(ctx context.Context, report, machine string) (a about, o
 	return all[i], true, nil
 }
 
-// NewestEvidence gives the ID of the newest report whose Evidence is kept and holds the machine.
+// NewestEvidence gives the ID of the newest report whose Evidence is kept and shows something of the machine.
 func (s *Store) NewestEvidence(ctx context.Context, machine string) (id string, err error) {
 	err = s.reportsAbout(ctx, machine, func(r reportAbout) bool {
-		if r.Evidence && r.Boot != "" {
+		if r.Evidence && (r.Shown || r.Boot != "") {
 			id = r.ID
 		}
 		return id == ""

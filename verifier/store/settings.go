@@ -5,7 +5,6 @@ import (
 	"database/sql"
 	"errors"
 	"slices"
-	"time"
 
 	"virt-attest/verifier/api"
 )
@@ -90,7 +89,7 @@ func (s *Store) Settings(ctx context.Context, machine string) (api.Settings, err
 
 // PutSettings puts settings in place of those that a machine had. Its results are outdated from then on, where it is appraised by
 // something else. The error is ErrConflict where reference values or the policy are not on record.
-func (s *Store) PutSettings(ctx context.Context, machine string, v api.Settings, _ time.Time, by Trail) error {
+func (s *Store) PutSettings(ctx context.Context, machine string, v api.Settings, by Trail) error {
 	return s.tx(ctx, opTimeout, func(t *tx) error {
 		policy := v.Policy
 		if policy == (policyRefs{}).ref(machine, "").Name {

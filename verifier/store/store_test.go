@@ -272,19 +272,19 @@ func TestDocuments_cannot_vanish_while_a_machine_needs_them(t *testing.T) {
 		_, err := s.PutVersion(t.Context(), NewVersion{Kind: api.DocRIM, Name: "a", SHA256: "00", Data: []byte("x"), Created: t0, Activate: true}, Trail{})
 		must(t, err)
 		put := func(rims ...string) error {
-			return s.PutSettings(t.Context(), "m", api.Settings{RIMs: rims}, t0, Trail{})
+			return s.PutSettings(t.Context(), "m", api.Settings{RIMs: rims}, Trail{})
 		}
 		is(t, "an unknown name", put("b"), ErrConflict)
 		must(t, put("a", "a"))
-		is(t, "in use", s.DeleteDocument(t.Context(), api.DocRIM, "a", t0, Trail{}), ErrConflict)
+		is(t, "in use", s.DeleteDocument(t.Context(), api.DocRIM, "a", Trail{}), ErrConflict)
 		list, err := s.Documents(t.Context(), api.DocRIM)
 		must(t, err)
 		if len(list) != 1 || len(list[0].Assigned) != 1 {
 			t.Errorf("%+v", list)
 		}
 		must(t, put())
-		must(t, s.DeleteDocument(t.Context(), api.DocRIM, "a", t0, Trail{}))
-		is(t, "deleted twice", s.DeleteDocument(t.Context(), api.DocRIM, "a", t0, Trail{}), ErrNotFound)
+		must(t, s.DeleteDocument(t.Context(), api.DocRIM, "a", Trail{}))
+		is(t, "deleted twice", s.DeleteDocument(t.Context(), api.DocRIM, "a", Trail{}), ErrNotFound)
 	})
 }
 

@@ -46,6 +46,7 @@ func (s *Store) briefTx(ctx context.Context, f func(*tx) error) error {
 func (s *Store) transact(ctx context.Context, brief bool, limit time.Duration, f func(*tx) error) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	defer s.timed(true)()
 	if s.writing != nil {
 		select {
 		case s.writing <- struct{}{}:
@@ -308,10 +309,17 @@ func scanAll(r *sql.Rows, err error, scan func(*sql.Rows) error) error {
 	return r.Err()
 }
 
+// timed begins to time a use of the database, until the call of what it gives.
+func (s *Store) timed(write bool) func() {
+	began := time.Now()
+	return func() { s.observe(write, time.Since(began)) }
+}
+
 // each hands each row of a query to scan, within limit.
 func (s *Store) each(ctx context.Context, limit time.Duration, scan func(*sql.Rows) error, query string, args ...any) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	defer s.timed(false)()
 	r, err := s.read.QueryContext(ctx, s.text(query), s.args(args)...)
 	return s.wrap(scanAll(r, err, scan))
 }
@@ -320,6 +328,7 @@ func (s *Store) each(ctx context.Context, limit time.Duration, scan func(*sql.Ro
 func (s *Store) one(ctx context.Context, limit time.Duration, query string, args []any, into ...any) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
+	defer s.timed(false)()
 	return s.wrap(s.read.QueryRowContext(ctx, s.text(query), s.args(args)...).Scan(into...))
 }
 

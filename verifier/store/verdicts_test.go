@@ -90,7 +90,7 @@ func TestAlerts_open_once_and_close_when_their_cause_is_gone(t *testing.T) {
 	forEach(t, func(t *testing.T, d database) {
 		s := d.open(t)
 		must(t, s.PutHost(t.Context(), host("h1"), nil, ""))
-		must(t, s.PutSettings(t.Context(), vm1.String(), api.Settings{Tenant: "blue"}, t0, Trail{}))
+		must(t, s.PutSettings(t.Context(), vm1.String(), api.Settings{Tenant: "blue"}, Trail{}))
 		bad := func(n byte) *Outcome {
 			o := verdict(n, t0.Add(time.Duration(n)*time.Minute), appraise.Untrusted, appraise.CodeIMADigest)
 			o.Alerts = []api.Alert{{Code: "ima-digest", Machine: vm1.String(), Text: "a file is different"}, {Code: "ima-digest", Machine: "someone else", Text: "no"}}
@@ -142,7 +142,7 @@ func TestActivate_outdates_what_was_appraised_before_and_nothing_else(t *testing
 			must(t, err)
 		}
 		version(api.DocRIM, "debian", "01")
-		must(t, s.PutSettings(t.Context(), vm1.String(), api.Settings{RIMs: []string{"debian"}}, t0, Trail{}))
+		must(t, s.PutSettings(t.Context(), vm1.String(), api.Settings{RIMs: []string{"debian"}}, Trail{}))
 		at := t0
 		commit := func(n byte) int64 {
 			subjects, g, err := s.Subjects(t.Context(), []string{"h1", vm1.String()})
@@ -185,11 +185,11 @@ func TestActivate_outdates_what_was_appraised_before_and_nothing_else(t *testing
 		states("another policy for VMs", "TRUSTED PENDING")
 		version(api.DocPolicy, "strict", "05")
 		commit(5)
-		must(t, s.PutSettings(t.Context(), vm1.String(), api.Settings{RIMs: []string{"debian"}, Tenant: "blue"}, t0, Trail{}))
+		must(t, s.PutSettings(t.Context(), vm1.String(), api.Settings{RIMs: []string{"debian"}, Tenant: "blue"}, Trail{}))
 		states("another tenant", "TRUSTED TRUSTED")
-		must(t, s.PutSettings(t.Context(), vm1.String(), api.Settings{RIMs: []string{"debian"}, Policy: "strict"}, t0, Trail{}))
+		must(t, s.PutSettings(t.Context(), vm1.String(), api.Settings{RIMs: []string{"debian"}, Policy: "strict"}, Trail{}))
 		states("another policy of its own", "TRUSTED PENDING")
-		is(t, "a policy in use", s.DeleteDocument(t.Context(), api.DocPolicy, "strict", t0, Trail{}), ErrConflict)
+		is(t, "a policy in use", s.DeleteDocument(t.Context(), api.DocPolicy, "strict", Trail{}), ErrConflict)
 		versions, err := s.Versions(t.Context(), api.DocRIM, "debian")
 		must(t, err)
 		if len(versions) != 2 || versions[0].Version != 2 || !versions[0].Active || versions[1].Active {

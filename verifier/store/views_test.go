@@ -85,7 +85,7 @@ func (w *world) host(t fatal, ctx *testing.T) {
 		name := fmt.Sprintf("vm%d", rapid.IntRange(1, 4).Draw(w.t, "vm"))
 		claims = append(claims, store.Claim{UUID: vm, Host: id, Name: name})
 		if rapid.Bool().Draw(w.t, "tenant") {
-			ok(t, w.s.PutSettings(ctx.Context(), vm.String(), api.Settings{Tenant: w.prefix + "blue"}, w.at, store.Trail{}))
+			ok(t, w.s.PutSettings(ctx.Context(), vm.String(), api.Settings{Tenant: w.prefix + "blue"}, store.Trail{}))
 		}
 		if rapid.Bool().Draw(w.t, "attested") {
 			results = append(results, w.result(vm, id, name))
@@ -136,7 +136,7 @@ func TestPages_say_of_every_machine_what_evaluate_says(t *testing.T) {
 				_, err = s.PutVersion(t.Context(), store.NewVersion{Kind: api.DocPolicy, Name: "p" + m, SHA256: "00", Created: w.at, Activate: true}, store.Trail{})
 				ok(rt, err)
 				set.Policy = "p" + m
-				ok(rt, s.PutSettings(t.Context(), m, set, w.at, store.Trail{}))
+				ok(rt, s.PutSettings(t.Context(), m, set, store.Trail{}))
 			}
 			compare(rt, t, s, w)
 		})
