@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"strings"
 	"time"
 
 	"github.com/jackc/pgx/v5"
@@ -111,6 +112,48 @@ func (postgresDialect) begun(t *tx, brief bool) error {
 	}
 	_, err := t.ExecContext(t.ctx, `SET LOCAL synchronous_commit = off`)
 	return err
+}
+
+// insert hands over each column as one array: a statement has one text and few arguments, however many rows there are.
+func (postgresDialect) insert(t *tx, head, tail string, rows [][]any) (int64, error) {
+	if len(rows) == 1 {
+		return t.insertValues(head, tail, rows)
+	}
+	args := make([]any, len(rows[0]))
+	from := make([]string, len(args))
+	for i := range args {
+		var kind string
+		if args[i], kind = column(rows, i); kind == "" {
+			return t.insertValues(head, tail, rows)
+		}
+		from[i] = fmt.Sprintf("$%d::%s[]", i+1, kind)
+	}
+	return t.exec(`INSERT INTO `+head+` SELECT * FROM unnest(`+strings.Join(from, ", ")+`) `+tail, args...)
+}
+
+// column gives a column of rows as an array, with the type of its elements; no type where they are not all of one.
+func column(rows [][]any, i int) (array any, kind string) {
+	switch rows[0][i].(type) {
+	case string:
+		return columnOf[string](rows, i, "text")
+	case []byte:
+		return columnOf[[]byte](rows, i, "bytea")
+	case int:
+		return columnOf[int](rows, i, "bigint")
+	}
+	return columnOf[int64](rows, i, "bigint")
+}
+
+func columnOf[T any](rows [][]any, i int, kind string) (any, string) {
+	all := make([]T, len(rows))
+	for n, r := range rows {
+		v, ok := r[i].(T)
+		if !ok {
+			return nil, ""
+		}
+		all[n] = v
+	}
+	return all, kind
 }
 
 func (postgresDialect) notify(t *tx, n Note) error {

@@ -113,6 +113,10 @@ func (sqliteDialect) tune(*tx) error { return nil }
 
 func (sqliteDialect) begun(*tx, bool) error { return nil }
 
+func (sqliteDialect) insert(t *tx, head, tail string, rows [][]any) (int64, error) {
+	return t.insertValues(head, tail, rows)
+}
+
 func (sqliteDialect) notify(*tx, Note) error { return nil } // Store.committed does it
 
 func (sqliteDialect) isConflict(err error) bool {

@@ -153,9 +153,10 @@ type dialect interface {
 	text(query string) string             // a statement as this database reads it
 	arg(v any) any                        // an argument as its driver takes it
 	begun(t *tx, brief bool) error        // what a transaction begins with
-	notify(t *tx, n Note) error           // within the transaction
-	isConflict(err error) bool            // a broken uniqueness or reference rule
-	isPassing(err error) bool             // the transaction may succeed when it is tried again
+	insert(t *tx, head, tail string, rows [][]any) (int64, error)
+	notify(t *tx, n Note) error // within the transaction
+	isConflict(err error) bool  // a broken uniqueness or reference rule
+	isPassing(err error) bool   // the transaction may succeed when it is tried again
 	backup(ctx context.Context, s *Store, path string) error
 }
 

@@ -211,6 +211,14 @@ func (t *tx) each(scan func(*sql.Rows) error, query string, args ...any) error {
 
 // insert writes rows of equal length with few statements: `INSERT INTO` head (which names the columns), the rows, tail.
 func (t *tx) insert(head, tail string, rows [][]any) (int64, error) {
+	if len(rows) == 0 {
+		return 0, nil
+	}
+	return t.s.dialect.insert(t, head, tail, rows)
+}
+
+// insertValues is insert with lists of VALUES.
+func (t *tx) insertValues(head, tail string, rows [][]any) (int64, error) {
 	var total int64
 	for len(rows) > 0 {
 		n := chunk(len(rows))
