@@ -2,9 +2,11 @@ package engine
 
 import (
 	"context"
+	"slices"
 	"strings"
 	"time"
 
+	"virt-attest/attest"
 	"virt-attest/verifier/api"
 	"virt-attest/verifier/appraise"
 )
@@ -47,4 +49,34 @@ func (e *Engine) AckAlert(ctx context.Context, who api.Caller, id int64) (*api.A
 	}
 	out := alertForTenant(who, *a)
 	return &out, nil
+}
+
+// alertsOf are the alerts that the verdicts of a report call for: what an operator has to settle, one per machine. What is
+// wrong with a host is said of the host, and not of every VM on it.
+func alertsOf(r *api.Report) []api.Alert {
+	var out []api.Alert
+	add := func(machine string, res *appraise.Result) {
+		vm := res.UUID != attest.UUID{}
+		i := slices.IndexFunc(res.Reasons, func(why appraise.Reason) bool { return needsOperator(res.State, why.Code) && !(vm && ofHost(why)) })
+		if i < 0 {
+			return
+		}
+		why := res.Reasons[i]
+		out = append(out, api.Alert{Code: string(why.Code), Machine: machine, Name: res.Name, Host: res.Host, State: res.State, Text: why.Text, Hint: why.Hint})
+	}
+	add(r.Host.Host, &r.Host)
+	for i := range r.VMs {
+		add(r.VMs[i].UUID.String(), &r.VMs[i])
+	}
+	return out
+}
+
+// needsOperator reports whether a cause of a state stays until an operator acts, or is one to look at in any case: Evidence of
+// something wrong, an identity that changed or that nobody has approved. A lack of Evidence is none: it comes, or the host is lost.
+func needsOperator(s appraise.State, c appraise.Code) bool {
+	if c == appraise.CodeUnapproved {
+		return true
+	}
+	bad := func(s appraise.State) bool { return s == appraise.Untrusted || s == appraise.Rollback }
+	return bad(s) && bad(c.State()) && c != appraise.CodeHostNotTrusted
 }

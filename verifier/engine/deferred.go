@@ -22,10 +22,10 @@ func (e *Engine) startDeferred(ctx context.Context) error {
 		return err
 	}
 	e.sender = sent
-	e.jobs, err = jobs.Open(ctx, jobs.Config{Pool: e.store.Pool(), Path: e.store.JobsPath(), ID: e.id, Log: e.log, Work: map[string]jobs.Work{
-		taskReappraise: {Do: e.doReappraise, Every: sweepEvery},
-		taskHosts:      {Do: e.doHosts},
-		taskImpact:     {Do: e.doImpact},
+	e.jobs, err = jobs.Open(ctx, jobs.Config{Pool: e.store.Pool(), Path: e.store.JobsPath(), ID: e.id, Log: e.log, Tries: e.conf.tries, Work: map[string]jobs.Work{
+		taskReappraise: {Do: e.doReappraise, GiveUp: e.giveUp, Every: sweepEvery},
+		taskHosts:      {Do: e.doHosts, GiveUp: e.giveUpHosts},
+		taskImpact:     {Do: e.doImpact, GiveUp: e.giveUp},
 		taskWebhook:    {Do: e.doHook, After: e.afterHook, Calls: true},
 		taskKeys:       {Do: e.doKeys, Every: keysEvery},
 	}})
@@ -110,8 +110,23 @@ func (e *Engine) attestation(ctx context.Context, who api.Caller, id string) (*a
 	return &api.Job{ID: id, Kind: "attest", State: "running", Total: 1, Created: open.Created.UTC()}, nil
 }
 
-// fail ends a job that cannot be done.
-func (e *Engine) fail(ctx context.Context, j *api.Job, tenant string, why error) error {
-	j.State, j.Error, j.Finished, j.Result = "failed", why.Error(), time.Now().UTC(), nil
-	return e.store.PutJob(ctx, j, tenant)
+// giveUp ends a job that cannot be done. The sweep ("") has none, and comes again.
+func (e *Engine) giveUp(ctx context.Context, job string, why error) error {
+	if job == "" {
+		return nil
+	}
+	failed, err := e.store.FailJob(ctx, job, why.Error(), time.Now())
+	if err != nil || !failed {
+		return err
+	}
+	return e.store.PutEvents(ctx, []api.Event{{Time: time.Now(), Kind: api.EventReconcile, Name: job, Text: fmt.Sprintf("job %s has failed: %v", job, why)}})
+}
+
+// giveUpHosts ends the job that a chunk is of. Results that are outdated stay so until the sweep comes to them.
+func (e *Engine) giveUpHosts(ctx context.Context, object string, why error) error {
+	var c chunk
+	if err := json.Unmarshal([]byte(object), &c); err != nil {
+		return err
+	}
+	return e.giveUp(ctx, c.Job, why)
 }

@@ -33,6 +33,8 @@ type Config struct {
 	Meter     Meter         // nil: nothing is measured
 	Issuer    string        // name of this Verifier in the tokens that it signs, such as its URL; "": none
 	Webhooks  webhook.Config
+
+	tries int // of deferred work that fails; 0: as many as jobs.DefaultTries. Tests want fewer
 }
 
 // Engine is the Verifier at work. Its methods are safe for concurrent use.

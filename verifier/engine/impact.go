@@ -54,11 +54,11 @@ func (e *Engine) doImpact(ctx context.Context, id string) error {
 	}
 	var s impactState
 	if err := json.Unmarshal(j.Result, &s); err != nil {
-		return e.fail(ctx, j, tenant, err)
+		return e.giveUp(ctx, id, err)
 	}
 	v, _, err := e.store.Version(ctx, s.Kind, s.Name, s.Version)
 	if errors.Is(err, store.ErrNotFound) {
-		return e.fail(ctx, j, tenant, fmt.Errorf("the version was removed meanwhile"))
+		return e.giveUp(ctx, id, errors.New("the version was removed meanwhile"))
 	}
 	if err != nil {
 		return err

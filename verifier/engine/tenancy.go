@@ -31,12 +31,17 @@ func withoutHost(list []appraise.Reason) []appraise.Reason {
 	}
 	out := make([]appraise.Reason, 0, len(list))
 	for _, r := range list {
-		if r.Code == appraise.CodeHostNotTrusted || r.Layer == appraise.LayerHost && !aboutVM(r.Code) {
+		if ofHost(r) {
 			r = appraise.Reason{Code: r.Code, Layer: r.Layer, Text: "its host is " + hostState(r)}
 		}
 		out = append(out, r)
 	}
 	return out
+}
+
+// ofHost reports whether a VM's reason tells of its host.
+func ofHost(r appraise.Reason) bool {
+	return r.Code == appraise.CodeHostNotTrusted || r.Layer == appraise.LayerHost && !aboutVM(r.Code)
 }
 
 // aboutVM reports whether a reason of the host's layer tells of the VM, or of nobody answering.

@@ -39,13 +39,17 @@ func (e *Engine) watchHosts(ctx context.Context) error {
 	if err != nil || !leads {
 		return err
 	}
+	return e.watchAt(ctx, time.Now())
+}
+
+// watchAt is watchHosts at a moment, whoever leads.
+func (e *Engine) watchAt(ctx context.Context, now time.Time) error {
 	e.watching.Lock()
 	defer e.watching.Unlock()
 	all, err := e.store.WatchedHosts(ctx, AlertHostLost, AlertHostOverdue)
 	if err != nil {
 		return err
 	}
-	now := time.Now()
 	errs := make([]error, 0, 2)
 	budget := plansAtOnce
 	there := make(map[string]time.Time, len(all))
@@ -110,35 +114,4 @@ func (e *Engine) overdueOrBack(ctx context.Context, h *store.WatchedHost, overdu
 	return e.store.RaiseAlert(ctx, api.Alert{Code: AlertHostOverdue, Machine: h.ID, Name: h.Name, Host: h.ID, State: appraise.Stale,
 		Text: fmt.Sprintf("host %s is connected and has not attested for three of its intervals", h.Name),
 		Hint: "The journal of virt-attest-hostd there tells why; a hostd of an older release keeps no schedule."}, now)
-}
-
-// alertsOf are the alerts that the verdicts of a report call for: what an operator has to settle.
-func alertsOf(r *api.Report) []api.Alert {
-	var out []api.Alert
-	add := func(machine string, res *appraise.Result) {
-		for _, why := range res.Reasons {
-			if !needsOperator(why.Code) {
-				continue
-			}
-			out = append(out, api.Alert{Code: string(why.Code), Machine: machine, Name: res.Name, Host: res.Host, State: res.State, Text: why.Text, Hint: why.Hint})
-			return
-		}
-	}
-	add(r.Host.Host, &r.Host)
-	for i := range r.VMs {
-		add(r.VMs[i].UUID.String(), &r.VMs[i])
-	}
-	return out
-}
-
-// needsOperator reports whether a cause stays until an operator acts, or is one to look at in any case.
-func needsOperator(c appraise.Code) bool {
-	switch c {
-	case appraise.CodeIdentityChanged, appraise.CodeRollback, appraise.CodeUnapproved, appraise.CodeEKUntrusted, appraise.CodeAKUnsuitable,
-		appraise.CodeLinkHash, appraise.CodeLinkNoRecord, appraise.CodeLinkComposite, appraise.CodeQuoteSignature, appraise.CodeQuoteNonce,
-		appraise.CodePCRMismatch, appraise.CodeIMAUnlisted, appraise.CodeIMADigest, appraise.CodeIMALog, appraise.CodeIMABootAggregate,
-		appraise.CodeIMAViolation, appraise.CodeBootLog, appraise.CodeVMMissing, appraise.CodeAKUnknown, appraise.CodeMalformed:
-		return true
-	}
-	return false
 }

@@ -31,6 +31,8 @@ type Config struct {
 	ID   string // of this replica
 	Log  *slog.Logger
 	Work map[string]Work // by kind
+
+	Tries int // of a task that fails; 0: DefaultTries
 }
 
 // Work is how tasks of a kind are done.
@@ -39,6 +41,9 @@ type Work struct {
 	Do func(ctx context.Context, object string) error
 	// After is called when a task has ended well, at this replica; nil: never.
 	After func(ctx context.Context, object string)
+	// GiveUp is called when the last attempt at a task has failed, with its error: nobody tries again. Where it fails itself
+	// there is one more attempt, later. nil: the log tells.
+	GiveUp func(ctx context.Context, object string, why error) error
 	// Every is how often a task with no object is to be done, by one replica; 0: only when added.
 	Every time.Duration
 	// Calls says that the work is waiting for others: more of it goes on at a time.
@@ -83,6 +88,9 @@ const (
 
 // Open brings the tables up to date and begins to do what is waiting.
 func Open(ctx context.Context, c Config) (*Queue, error) {
+	if c.Tries == 0 {
+		c.Tries = DefaultTries
+	}
 	q := &Queue{log: c.Log, work: c.Work}
 	q.ctx, q.cancel = context.WithCancel(context.WithoutCancel(ctx))
 	var err error
@@ -134,7 +142,7 @@ func (q *Queue) config(c Config) *river.Config {
 	all := river.NewWorkers()
 	river.AddWorker(all, &worker{q: q})
 	conf := &river.Config{
-		ID: c.ID, Logger: slog.New(quiet{c.Log.Handler()}), Workers: all, ErrorHandler: &faults{c.Log}, RetryPolicy: backoff{}, MaxAttempts: maxTries,
+		ID: c.ID, Logger: slog.New(quiet{c.Log.Handler()}), Workers: all, ErrorHandler: &faults{c.Log}, RetryPolicy: backoff{}, MaxAttempts: c.Tries,
 		FetchCooldown: fetchEvery, FetchPollInterval: pollEvery, JobTimeout: MaxRun, RescueStuckJobsAfter: rescueAfter, SoftStopTimeout: stopTime,
 		CompletedJobRetentionPeriod: keepDone, CancelledJobRetentionPeriod: keepDone, DiscardedJobRetentionPeriod: keepFailed,
 		Queues: map[string]river.QueueConfig{queueOwn: {MaxWorkers: workers}, queueCall: {MaxWorkers: callWorkers}},

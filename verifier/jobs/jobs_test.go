@@ -31,8 +31,11 @@ func onEach(t *testing.T, f func(t *testing.T, open func(map[string]Work) *Queue
 	})
 }
 
+const testTries = 2
+
 func open(t *testing.T, c Config) *Queue {
 	t.Helper()
+	c.Tries = testTries
 	c.Log = slog.New(slog.NewTextHandler(t.Output(), nil))
 	q, err := Open(t.Context(), c)
 	if err != nil {
@@ -143,6 +146,31 @@ func TestDo_that_fails_or_panics_is_done_again_and_Again_is_no_failure(t *testin
 			}
 			return n["done"] == 1 && n["p"] >= 2 && n["f"] >= 2
 		})
+	})
+}
+
+func TestGiveUp_is_told_the_error_of_the_last_attempt_once(t *testing.T) {
+	onEach(t, func(t *testing.T, open func(map[string]Work) *Queue) {
+		var r record
+		up := func(_ context.Context, o string, why error) error { r.add(o + " given up: " + why.Error()); return nil }
+		q := open(map[string]Work{
+			"f": {Do: func(context.Context, string) error { r.add("f"); return errors.New("no") }, GiveUp: up},
+			"p": {Do: func(context.Context, string) error { r.add("p"); panic("x") }, GiveUp: up},
+			"g": {Do: func(context.Context, string) error { return Again(time.Hour) }, GiveUp: up},
+		})
+		defer func() { _ = q.Close() }()
+		for _, k := range []string{"f", "p", "g"} {
+			if err := q.Add(t.Context(), k, "of "+k); err != nil {
+				t.Fatal(err)
+			}
+		}
+		eventually(t, "both are given up", func() bool {
+			return slices.Contains(r.list(), "of f given up: no") && slices.Contains(r.list(), "of p given up: panic: x")
+		})
+		time.Sleep(200 * time.Millisecond)
+		if got := r.list(); len(got) != 2*testTries+2 {
+			t.Errorf("%q", got)
+		}
 	})
 }
 

@@ -11,7 +11,8 @@ const (
 	stopTime     = 10 * time.Second      // for tasks to end when the Verifier stops; then their contexts end
 	keepDone     = time.Hour             // of tasks that were done
 	keepFailed   = 7 * 24 * time.Hour    // of tasks that were given up
-	maxTries     = 25                    // of a task that fails
+	DefaultTries = 25                    // of a task that fails
+	giveUpTime   = 10 * time.Second      // to note that a task is given up
 	firstBackoff = time.Second           // after a failure, twice as long each time
 	maxBackoff   = 5 * time.Minute       //
 	workers      = 2                     // tasks of one queue at a time in this process

@@ -24,10 +24,35 @@ func (w *worker) Work(ctx context.Context, j *river.Job[task]) error {
 	if !ok { // of another release: one that knows it may be there
 		return fmt.Errorf("jobs: this release knows no task %q", j.Args.What)
 	}
-	err := work.Do(ctx, j.Args.Object)
+	defer func() {
+		if p := recover(); p != nil {
+			_ = w.ended(ctx, j, work, fmt.Errorf("panic: %v", p))
+			panic(p)
+		}
+	}()
+	return w.ended(ctx, j, work, work.Do(ctx, j.Args.Object))
+}
+
+// ended gives River's answer to what came of a run.
+func (w *worker) ended(ctx context.Context, j *river.Job[task], work Work, err error) error {
 	var again *errAgain
 	if errors.As(err, &again) {
 		return river.JobSnooze(again.after)
+	}
+	if err == nil || j.Attempt < j.MaxAttempts {
+		return err
+	}
+	if errors.Is(ctx.Err(), context.Canceled) { // the Verifier stops: the last attempt is still to come
+		return river.JobSnooze(0)
+	}
+	if work.GiveUp == nil {
+		return err
+	}
+	note, cancel := context.WithTimeout(context.WithoutCancel(ctx), giveUpTime)
+	defer cancel()
+	if e := work.GiveUp(note, j.Args.Object, err); e != nil {
+		w.q.log.Warn("deferred work cannot be given up, and is tried again", "task", j.Args.What, "object", j.Args.Object, "err", errors.Join(err, e))
+		return river.JobSnooze(maxBackoff)
 	}
 	return err
 }
@@ -51,7 +76,11 @@ type faults struct{ log *slog.Logger }
 // HandleError is called after a task has failed.
 func (f *faults) HandleError(_ context.Context, j *rivertype.JobRow, err error) *river.ErrorHandlerResult {
 	t, _ := decode(j)
-	f.log.Warn("deferred work has failed, and is tried again", "task", t.What, "object", t.Object, "attempt", j.Attempt, "err", err)
+	what := "deferred work has failed, and is tried again"
+	if j.Attempt >= j.MaxAttempts {
+		what = "deferred work has failed too often, and is given up"
+	}
+	f.log.Warn(what, "task", t.What, "object", t.Object, "attempt", j.Attempt, "err", err)
 	return nil
 }
 

@@ -31,6 +31,7 @@ func (s *Store) Prune(ctx context.Context, keep Retention, now time.Time) error 
 		{`DELETE FROM enrol_tokens WHERE id IN (SELECT id FROM enrol_tokens WHERE expires < $1 LIMIT $2)`, now.Add(-keepTokens)},
 		{`DELETE FROM tokens WHERE id IN (SELECT id FROM tokens WHERE expires < $1 LIMIT $2)`, now.Add(-keepTokens)},
 		{`DELETE FROM jobs WHERE id IN (SELECT id FROM jobs WHERE created < $1 LIMIT $2)`, now.Add(-keepJobs)},
+		{`DELETE FROM job_chunks WHERE job IN (SELECT c.job FROM job_chunks c LEFT JOIN jobs j ON j.id = c.job WHERE j.id IS NULL AND c.finished < $1 LIMIT $2)`, now},
 		{`DELETE FROM stats WHERE minute * 60000 < $1 AND minute IN (SELECT minute FROM stats ORDER BY minute LIMIT $2)`, now.Add(-keepStats)},
 	} {
 		if err := s.pruneAll(ctx, p.query, millis(p.before)); err != nil {

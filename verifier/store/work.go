@@ -101,6 +101,19 @@ func (s *Store) JobProgress(ctx context.Context, id string, done, total int) err
 	})
 }
 
+// FailJob ends a job that cannot be done, and tells whether it had not ended before.
+func (s *Store) FailJob(ctx context.Context, id, why string, now time.Time) (failed bool, err error) {
+	err = s.tx(ctx, opTimeout, func(t *tx) error {
+		n, err := t.exec(`UPDATE jobs SET state = 'failed', error = $1, result = $2, finished = $3 WHERE id = $4 AND finished = 0`, why, blob(nil), atLeastOne(now), id)
+		if failed = n > 0; err != nil || !failed {
+			return err
+		}
+		_, err = t.exec(`DELETE FROM job_chunks WHERE job = $1`, id)
+		return err
+	})
+	return failed, err
+}
+
 // Job gives a job and whose it is.
 func (s *Store) Job(ctx context.Context, id string) (j *api.Job, tenant string, err error) {
 	j = &api.Job{ID: id}
