@@ -50,7 +50,7 @@ type Cluster struct {
 	port     int
 	password string
 	cred     *syscall.Credential // nil: this user's own
-	life     io.Closer           // the server ends when this is closed
+	life     io.WriteCloser      // the server ends when this is closed
 
 	mu     sync.Mutex
 	server *exec.Cmd
@@ -105,7 +105,8 @@ func (c *Cluster) Stop() error {
 	if c.server == nil {
 		return nil
 	}
-	err := errors.Join(c.life.Close(), c.server.Wait())
+	_, err := io.WriteString(c.life, "keep\n")
+	err = errors.Join(err, c.life.Close(), c.server.Wait())
 	c.server = nil
 	return err
 }
@@ -203,15 +204,15 @@ func (c *Cluster) prepare(cmd *exec.Cmd) *exec.Cmd {
 	return cmd
 }
 
-// The server's keeper ends it when the pipe at its standard input closes: this process closes it, or has ended. Then the
-// directory of a cluster whose owner is gone is gone too.
+// The server's keeper ends it when the pipe at its standard input closes: this process has ended, and the directory goes too, unless
+// it was told before to keep it.
 const keeper = `"$1/postgres" -D "$2/data" -k "$2" -p "$3" -c listen_addresses=127.0.0.1 -c max_connections=200 -c shared_buffers=64MB \
 	-c fsync=on -c log_line_prefix='%m [%p] ' -c timezone=UTC >>"$2/log" 2>&1 </dev/null &
 pid=$!
 read line
 kill -QUIT $pid 2>/dev/null
 wait $pid
-[ -d "/proc/$4" ] || rm -rf "$2"
+[ "$line" = keep ] || rm -rf "$2"
 exit 0`
 
 func (c *Cluster) run() error {
@@ -220,7 +221,7 @@ func (c *Cluster) run() error {
 		return err
 	}
 	defer func() { _ = r.Close() }()
-	cmd := c.prepare(exec.CommandContext(context.Background(), "/bin/sh", "-c", keeper, "pgtest", bin, c.dir, strconv.Itoa(c.port), strconv.Itoa(os.Getpid())))
+	cmd := c.prepare(exec.CommandContext(context.Background(), "/bin/sh", "-c", keeper, "pgtest", bin, c.dir, strconv.Itoa(c.port)))
 	cmd.Stdin = r
 	if err := cmd.Start(); err != nil {
 		return errors.Join(err, w.Close())
