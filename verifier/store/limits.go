@@ -24,6 +24,8 @@ const (
 	pruneBatch    = 200         // reports, challenges or logs that go in one transaction
 	touchEvery    = time.Minute // between notes of when a token was last used
 	maxAlerts     = 1000        // in one answer
+	mergeBelow    = 64 << 10    // bytes of a piece of an IMA log that others are merged with, and of what comes of it
+	mergeAt       = 16          // such pieces of one log that stay as they are
 	maxAssigned   = 100         // machines named with a document
 )
 
