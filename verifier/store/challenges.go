@@ -251,3 +251,22 @@ func (s *Store) Activation(ctx context.Context, nonce attest.Nonce) (items []byt
 	err = s.one(ctx, opTimeout, `SELECT items FROM activations WHERE nonce = $1`, []any{nonceText(nonce)}, &items)
 	return items, err
 }
+
+// CountHost counts the challenges of a host that are not done.
+func (s *Store) CountHost(ctx context.Context, host string) (n int, err error) {
+	err = s.one(ctx, opTimeout, `SELECT COUNT(*) FROM challenges WHERE done = 0 AND host = $1`, []any{host}, &n)
+	return n, err
+}
+
+// Undelivered gives the hosts that have challenges which no poll has taken.
+func (s *Store) Undelivered(ctx context.Context, now time.Time) ([]string, error) {
+	return listOf(ctx, s, scanText, `SELECT DISTINCT host FROM challenges WHERE done = 0 AND delivered = 0 AND taken = 0 AND not_after > $1`, millis(now))
+}
+
+// Reached says whether a poll has taken a challenge, or an answer has come, and when its host was heard last anywhere.
+func (s *Store) Reached(ctx context.Context, nonce attest.Nonce) (taken bool, seen time.Time, err error) {
+	var delivered, answered, at int64
+	err = s.one(ctx, opTimeout, `SELECT c.delivered, c.taken, COALESCE(p.seen, 0) FROM challenges c LEFT JOIN presence p ON p.host = c.host WHERE c.nonce = $1`,
+		[]any{nonceText(nonce)}, &delivered, &answered, &at)
+	return delivered != 0 || answered != 0, fromMillis(at), err
+}

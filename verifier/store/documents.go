@@ -287,3 +287,15 @@ func (s *Store) DeleteDocument(ctx context.Context, k api.DocKind, name string, 
 		return nil
 	})
 }
+
+// DocumentsOf gives the documents that a tenant's VMs are appraised by, as kind/name.
+func (s *Store) DocumentsOf(ctx context.Context, tenant string) (map[string]bool, error) {
+	m := make(map[string]bool)
+	err := s.each(ctx, opTimeout, func(r *sql.Rows) error {
+		name, err := scanText(r)
+		m[name] = true
+		return err
+	}, `SELECT DISTINCT 'policy/' || CASE WHEN policy = '' THEN $2 ELSE policy END FROM settings WHERE tenant = $1
+		UNION SELECT DISTINCT 'rim/' || m.rim FROM machine_rims m JOIN settings t ON t.machine = m.machine WHERE t.tenant = $1`, tenant, DefaultVMPolicy)
+	return m, err
+}

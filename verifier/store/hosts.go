@@ -319,3 +319,19 @@ func either(err, otherwise error) error {
 	}
 	return otherwise
 }
+
+// SameNames gives those of the hosts' names that other hosts have too.
+func (s *Store) SameNames(ctx context.Context, hosts []string) (map[string]bool, error) {
+	m := make(map[string]bool)
+	err := s.each(ctx, opTimeout, func(r *sql.Rows) error {
+		name, err := scanText(r)
+		m[name] = true
+		return err
+	}, `SELECT DISTINCT h.name FROM hosts h JOIN hosts o ON o.name = h.name AND o.id <> h.id WHERE h.id = ANY($1)`, list(hosts))
+	return m, err
+}
+
+// HostsClaiming finds the hosts that say they run a VM of that name or UUID.
+func (s *Store) HostsClaiming(ctx context.Context, vm string) ([]Host, error) {
+	return s.hosts(ctx, `WHERE id IN (SELECT host FROM claims WHERE uuid = $1 UNION SELECT host FROM claims WHERE name = $1) ORDER BY name, id`, vm)
+}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"database/sql"
 	"encoding/hex"
+	"errors"
 	"slices"
 	"time"
 
@@ -92,4 +93,46 @@ func nonceList(nonces []attest.Nonce) list {
 		l[i] = nonceText(n)
 	}
 	return l
+}
+
+// Claim gives an open challenge to owner, who writes that nobody answered it. The error is ErrNonceTaken where an answer has
+// come, ErrDone where its report is there, ErrNonceUnknown where there is no such challenge.
+func (s *Store) Claim(ctx context.Context, nonce attest.Nonce, owner string, lease time.Duration, now time.Time) (*OpenChallenge, error) {
+	var out *OpenChallenge
+	err := s.briefTx(ctx, func(t *tx) error {
+		out = nil
+		id := nonceText(nonce)
+		all, err := t.opens(`UPDATE challenges SET owner = $1, lease = $2 WHERE nonce = $3 AND taken = 0 AND done = 0 RETURNING `+openColumns,
+			owner, millis(now.Add(lease)), id)
+		if err != nil {
+			return err
+		}
+		if len(all) == 1 {
+			out = &all[0]
+			return nil
+		}
+		var done int64
+		err = t.one(`SELECT done FROM challenges WHERE nonce = $1`, []any{id}, &done)
+		switch {
+		case errors.Is(err, sql.ErrNoRows):
+			return ErrNonceUnknown
+		case err != nil:
+			return err
+		case done != 0:
+			return ErrDone
+		}
+		return ErrNonceTaken
+	})
+	if err != nil {
+		return nil, err
+	}
+	return out, nil
+}
+
+// FreeLeases ends every lease but owner's: for a database that no other process has.
+func (s *Store) FreeLeases(ctx context.Context, owner string) error {
+	return s.briefTx(ctx, func(t *tx) error {
+		_, err := t.exec(`UPDATE challenges SET lease = 0 WHERE done = 0 AND owner <> $1`, owner)
+		return err
+	})
 }

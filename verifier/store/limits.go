@@ -25,6 +25,8 @@ const (
 	touchEvery    = time.Minute // between notes of when a token was last used
 	maxOutput     = 2000        // bytes of what pg_dump says
 	maxAlerts     = 1000        // in one answer
+	mergeBelow    = 64 << 10    // bytes of a piece of an IMA log that others are merged with, and of what comes of it
+	mergeAt       = 16          // such pieces of one log that stay as they are
 	maxAssigned   = 100         // machines named with a document
 )
 

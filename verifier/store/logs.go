@@ -129,3 +129,87 @@ func add(l, part *attest.LogSegment, end uint64) error {
 	l.TemplateHash, l.Count, l.Data = part.TemplateHash, last, append(l.Data, data...)
 	return nil
 }
+
+// piece is a row of ima without its data.
+type piece struct{ first, entries, alg, size int64 }
+
+// mergeLogs makes few pieces of many small ones: each increment is a row of its own, which costs a commit least. A log
+// is in at most mergeAt small pieces after it.
+func (s *Store) mergeLogs(ctx context.Context) error {
+	type boot struct{ machine, id string }
+	all, err := listOf(ctx, s, func(r *sql.Rows) (b boot, err error) {
+		err = r.Scan(&b.machine, &b.id)
+		return b, err
+	}, `SELECT machine, boot_id FROM ima WHERE LENGTH(data) < $1 GROUP BY machine, boot_id HAVING COUNT(*) > $2`, mergeBelow, mergeAt)
+	if err != nil {
+		return err
+	}
+	for _, b := range all {
+		if err := s.briefTx(ctx, func(t *tx) error { return t.mergeLog(b.machine, b.id) }); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// mergeLog merges the pieces of one boot's log. Who appends to it holds the machine's record, too.
+func (t *tx) mergeLog(machine, boot string) error {
+	var n int
+	err := t.one(`SELECT 1 FROM machines WHERE machine = $1 FOR UPDATE`, []any{machine}, &n)
+	if errors.Is(err, sql.ErrNoRows) { // it was forgotten, and its log goes
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	var all []piece
+	if err := t.each(func(r *sql.Rows) error {
+		var p piece
+		err := r.Scan(&p.first, &p.entries, &p.alg, &p.size)
+		all = append(all, p)
+		return err
+	}, `SELECT first, entries, template_hash, LENGTH(data) FROM ima WHERE machine = $1 AND boot_id = $2 ORDER BY first`, machine, boot); err != nil {
+		return err
+	}
+	for len(all) > 0 {
+		n := run(all)
+		if err := t.mergePieces(machine, boot, all[:n]); err != nil {
+			return err
+		}
+		all = all[n:]
+	}
+	return nil
+}
+
+// run gives how many pieces, of those that follow each other from the first, make one of at most mergeBelow bytes; at least 1.
+func run(all []piece) int {
+	n, total := 1, all[0].size
+	for ; n < len(all); n++ {
+		last, p := all[n-1], all[n]
+		if total += p.size; total > mergeBelow || p.first != last.first+last.entries || p.alg != last.alg {
+			break
+		}
+	}
+	return n
+}
+
+// mergePieces puts one piece in the place of several.
+func (t *tx) mergePieces(machine, boot string, all []piece) error {
+	if len(all) < 2 {
+		return nil
+	}
+	first, last := all[0].first, all[len(all)-1]
+	var data []byte
+	if err := t.each(func(r *sql.Rows) error {
+		var b []byte
+		err := r.Scan(&b)
+		data = append(data, b...)
+		return err
+	}, `SELECT data FROM ima WHERE machine = $1 AND boot_id = $2 AND first >= $3 AND first <= $4 ORDER BY first`, machine, boot, first, last.first); err != nil {
+		return err
+	}
+	if _, err := t.exec(`DELETE FROM ima WHERE machine = $1 AND boot_id = $2 AND first > $3 AND first <= $4`, machine, boot, first, last.first); err != nil {
+		return err
+	}
+	return t.must(`UPDATE ima SET entries = $1, data = $2 WHERE machine = $3 AND boot_id = $4 AND first = $5`, last.first+last.entries-first, data, machine, boot, first)
+}

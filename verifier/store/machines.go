@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"virt-attest/attest"
+	"virt-attest/verifier/appraise"
 )
 
 // Machine is how far a machine's measurements were replayed.
@@ -128,4 +129,45 @@ func (s *Store) DeleteVM(ctx context.Context, vm attest.UUID, by Trail) error {
 			vm.String(), []byte{})
 		return err
 	})
+}
+
+// VTPMsOfTenant gives the vTPMs of a tenant's VMs ("" of all) by UUID, up to n after one, and how many there are in all.
+func (s *Store) VTPMsOfTenant(ctx context.Context, tenant string, after attest.UUID, n int) ([]VTPM, int, error) {
+	if tenant == "" {
+		all, err := s.AllVTPMs(ctx, after, n)
+		if err != nil {
+			return nil, 0, err
+		}
+		total, err := s.CountVTPMs(ctx)
+		return all, total, err
+	}
+	total := 0
+	if err := s.one(ctx, opTimeout, `SELECT COUNT(*) FROM vtpms v JOIN settings t ON t.machine = v.uuid WHERE t.tenant = $1`, []any{tenant}, &total); err != nil {
+		return nil, 0, err
+	}
+	all, err := s.vtpms(ctx, `WHERE uuid > $1 AND uuid IN (SELECT machine FROM settings WHERE tenant = $2) ORDER BY uuid LIMIT $3`, after.String(), tenant, n)
+	return all, total, err
+}
+
+// Place is where a VM is, with its newest result there.
+type Place struct {
+	Name     string
+	HostName string
+	Result   appraise.Result
+}
+
+// Places gives where VMs are by their UUIDs; of those on several hosts, where the newest result is.
+func (s *Store) Places(ctx context.Context, vms []string) (map[string]Place, error) {
+	m := make(map[string]Place, len(vms))
+	err := s.each(ctx, opTimeout, func(r *sql.Rows) error {
+		var row result
+		var host string
+		if err := r.Scan(append(row.into(), &host)...); err != nil {
+			return err
+		}
+		res, err := row.result()
+		m[row.machine] = Place{Name: row.name, HostName: host, Result: res}
+		return err
+	}, `SELECT `+resultColumns+`, COALESCE(o.name, '') FROM results r LEFT JOIN hosts o ON o.id = r.host WHERE r.machine = ANY($1) ORDER BY r.machine, r.created`, list(vms))
+	return m, err
 }

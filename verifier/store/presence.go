@@ -118,3 +118,27 @@ func (s *Store) DropReplicas(ctx context.Context, since time.Time) (lost []api.R
 	})
 	return lost, err
 }
+
+// WatchedHost is an approved host with what tells whether it does what it should.
+type WatchedHost struct {
+	ID, Name string
+	Seen     time.Time // heard last
+	Answered time.Time // its newest verdict that came of an answer; zero: none
+	Lost     bool      // an alert says that it is gone
+	Overdue  bool      // an alert says that it does not attest
+}
+
+// WatchedHosts lists the approved hosts; lost and overdue are the codes of the alerts.
+func (s *Store) WatchedHosts(ctx context.Context, lost, overdue string) ([]WatchedHost, error) {
+	return listOf(ctx, s, func(r *sql.Rows) (h WatchedHost, err error) {
+		var seen, last, answered int64
+		var gone, late int
+		err = r.Scan(&h.ID, &h.Name, &last, &seen, &answered, &gone, &late)
+		h.Seen, h.Answered, h.Lost, h.Overdue = fromMillis(max(seen, last)), fromMillis(answered), gone > 0, late > 0
+		return h, err
+	}, `SELECT h.id, h.name, h.last_seen, COALESCE(p.seen, 0), COALESCE(CASE WHEN r.state = 'UNREACHABLE' THEN r.since ELSE r.created END, 0),
+			CASE WHEN a.id IS NULL THEN 0 ELSE 1 END, CASE WHEN b.id IS NULL THEN 0 ELSE 1 END
+		FROM hosts h LEFT JOIN presence p ON p.host = h.id LEFT JOIN results r ON r.machine = h.id AND r.host = h.id
+		LEFT JOIN alerts a ON a.machine = h.id AND a.code = $1 AND a.closed = 0 LEFT JOIN alerts b ON b.machine = h.id AND b.code = $2 AND b.closed = 0
+		WHERE h.how <> ''`, lost, overdue)
+}

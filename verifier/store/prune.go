@@ -8,7 +8,7 @@ import (
 
 // Prune drops what Retention does not keep: old reports and evidence, logs of boots that nothing
 // on record is about, challenges long ended, and what else has had its time. Each of its transactions is short. The audit
-// log stays.
+// log stays. IMA logs that came in many small pieces are put together.
 func (s *Store) Prune(ctx context.Context, keep Retention, now time.Time) error {
 	hosts, err := listOf(ctx, s, scanText, `SELECT id FROM hosts ORDER BY id`)
 	if err != nil {
@@ -46,7 +46,10 @@ func (s *Store) Prune(ctx context.Context, keep Retention, now time.Time) error 
 			}
 		}
 	}
-	return s.pruneLogs(ctx)
+	if err := s.pruneLogs(ctx); err != nil {
+		return err
+	}
+	return s.mergeLogs(ctx)
 }
 
 // pruneAll repeats a statement that deletes a batch until it finds nothing.

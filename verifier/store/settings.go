@@ -172,3 +172,15 @@ func (t *tx) differs(machine, policy string, rims []string) (bool, error) {
 func (s *Store) Tenants(ctx context.Context) ([]string, error) {
 	return listOf(ctx, s, scanText, `SELECT DISTINCT tenant FROM settings WHERE tenant <> '' ORDER BY tenant`)
 }
+
+// TenantsOf gives the tenants of machines that have one.
+func (s *Store) TenantsOf(ctx context.Context, machines []string) (map[string]string, error) {
+	m := make(map[string]string)
+	err := s.each(ctx, opTimeout, func(r *sql.Rows) error {
+		var id, tenant string
+		err := r.Scan(&id, &tenant)
+		m[id] = tenant
+		return err
+	}, `SELECT machine, tenant FROM settings WHERE machine = ANY($1) AND tenant <> ''`, list(machines))
+	return m, err
+}

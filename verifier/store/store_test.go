@@ -48,13 +48,15 @@ func challenge(n byte, host string) *attest.Challenge {
 func log(first, n uint64) *attest.LogSegment {
 	l := &attest.LogSegment{BootID: "boot", TemplateHash: attest.SHA1, From: first, Count: n}
 	for i := first; i < first+n; i++ {
-		data := fmt.Appendf(nil, "entry %d", i)
-		l.Data = binary.LittleEndian.AppendUint32(l.Data, 10)
-		l.Data = append(l.Data, make([]byte, 20)...)
-		l.Data = append(binary.LittleEndian.AppendUint32(l.Data, 6), "ima-ng"...)
-		l.Data = append(binary.LittleEndian.AppendUint32(l.Data, uint32(len(data))), data...)
+		l.Data = append(l.Data, entry(fmt.Appendf(nil, "entry %d", i))...)
 	}
 	return l
+}
+
+func entry(data []byte) []byte {
+	b := append(binary.LittleEndian.AppendUint32(nil, 10), make([]byte, 20)...)
+	b = append(binary.LittleEndian.AppendUint32(b, 6), "ima-ng"...)
+	return append(binary.LittleEndian.AppendUint32(b, uint32(len(data))), data...)
 }
 
 func outcome(n byte, at time.Time) *Outcome {

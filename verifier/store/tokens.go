@@ -147,3 +147,8 @@ func (s *Store) SigningKeys(ctx context.Context) ([]SigningKey, error) {
 		return k, err
 	}, `SELECT id, data, created FROM signing_keys ORDER BY created DESC, id`)
 }
+
+// DeleteSigningKey removes a key that nobody needs any more.
+func (s *Store) DeleteSigningKey(ctx context.Context, id string) error {
+	return s.tx(ctx, opTimeout, func(t *tx) error { return t.must(`DELETE FROM signing_keys WHERE id = $1`, id) })
+}
