@@ -21,6 +21,7 @@ import (
 	"os/signal"
 	"path/filepath"
 	"runtime"
+	"sync"
 	"syscall"
 	"time"
 
@@ -31,6 +32,7 @@ type options struct {
 	bin      string
 	store    string
 	replicas int
+	share    float64
 	hosts    int
 	vms      int
 	rate     float64
@@ -72,6 +74,7 @@ func parse(args []string) (options, error) {
 	f.StringVar(&o.bin, "bin", "bin/virt-attest-verifierd", "the Verifier's `program`")
 	f.StringVar(&o.store, "store", "sqlite", "sqlite or postgres")
 	f.IntVar(&o.replicas, "replicas", 1, "Verifiers on one database (postgres)")
+	f.Float64Var(&o.share, "share", 1, "part of the time that each Verifier may run, as if its machine were so much slower")
 	f.IntVar(&o.hosts, "hosts", 100, "hosts")
 	f.IntVar(&o.vms, "vms", 100, "VMs of each host")
 	f.Float64Var(&o.rate, "rate", 3333, "VM appraisals per second; 0: as many as can be")
@@ -84,7 +87,7 @@ func parse(args []string) (options, error) {
 	if err := f.Parse(args); err != nil {
 		return o, err
 	}
-	if f.NArg() > 0 || o.hosts < 1 || o.vms < 1 || o.history < 1 || o.entries < 0 || o.files < 1 || o.workers < 1 || o.replicas < 1 ||
+	if f.NArg() > 0 || o.hosts < 1 || o.vms < 1 || o.history < 1 || o.entries < 0 || o.files < 1 || o.workers < 1 || o.replicas < 1 || !(o.share > 0 && o.share <= 1) ||
 		o.store != "sqlite" && o.store != "postgres" || o.store == "sqlite" && o.replicas > 1 {
 		f.Usage()
 		return o, errors.New("usage")
@@ -163,6 +166,24 @@ func (w *world) populate(ctx context.Context) error {
 	return nil
 }
 
+// slow lets every Verifier run for its share of the time only, until it is told to stop.
+func (w *world) slow(ctx context.Context) (free func()) {
+	if w.o.share == 1 {
+		return func() {}
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	var wg sync.WaitGroup
+	for i, v := range w.replicas {
+		wg.Go(func() {
+			time.Sleep(slice * time.Duration(i) / time.Duration(len(w.replicas))) // not all at the same moments
+			v.limp(ctx, time.Duration(w.o.share*float64(slice)))
+		})
+	}
+	return func() { cancel(); wg.Wait() }
+}
+
+const slice = 20 * time.Millisecond
+
 func (w *world) close() {
 	for _, v := range w.replicas {
 		v.stop()
@@ -177,7 +198,9 @@ func (w *world) close() {
 func (w *world) measure(ctx context.Context) error {
 	s := newSampler(w)
 	began := time.Now()
+	free := w.slow(ctx)
 	w.load.run(ctx)
+	free()
 	took := time.Since(began)
 	s.stop()
 	if err := ctx.Err(); err != nil {
@@ -188,7 +211,7 @@ func (w *world) measure(ctx context.Context) error {
 		return err
 	}
 	vms := float64(w.load.pushes * w.o.vms)
-	fmt.Printf("VM appraisals/s      %.0f (asked for: %.0f), on %d processors, %s, %d replicas\n", vms/took.Seconds(), w.o.rate, runtime.NumCPU(), w.o.store, w.o.replicas)
+	fmt.Printf("VM appraisals/s      %.0f (asked for: %.0f), on %d processors, %s, %d replicas of %.0f %%\n", vms/took.Seconds(), w.o.rate, runtime.NumCPU(), w.o.store, w.o.replicas, 100*w.o.share)
 	fmt.Printf("answer to verdict    p50 %v, p95 %v, p99 %v\n", w.load.quantile(.5).Round(time.Millisecond), w.load.quantile(.95).Round(time.Millisecond), w.load.quantile(.99).Round(time.Millisecond))
 	fmt.Printf("processor time/VM    Verifier %.0f us, database %.0f us, generator %.0f us\n", s.verifier.Seconds()*1e6/vms, s.database.Seconds()*1e6/vms, s.own.Seconds()*1e6/vms)
 	fmt.Printf("Verifier's memory    %s\n", s.memory())

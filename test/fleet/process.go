@@ -76,6 +76,17 @@ func (v *verifierd) stop() {
 	}
 }
 
+// limp stops the process for what is left of every slice after run, until ctx ends.
+func (v *verifierd) limp(ctx context.Context, run time.Duration) {
+	defer func() { _ = v.cmd.Process.Signal(syscall.SIGCONT) }()
+	for ctx.Err() == nil {
+		_ = v.cmd.Process.Signal(syscall.SIGCONT)
+		time.Sleep(run)
+		_ = v.cmd.Process.Signal(syscall.SIGSTOP)
+		time.Sleep(slice - run)
+	}
+}
+
 // usage is what a process has used.
 type usage struct {
 	cpu time.Duration

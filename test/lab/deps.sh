@@ -9,7 +9,7 @@ packages="
 	swtpm swtpm-tools tpm2-tools
 	systemd-container mmdebstrap dbus iproute2 util-linux procps kmod
 	e2fsprogs squashfs-tools cpio xz-utils openssl shellcheck groff-base
-	postgresql chromium fonts-dejavu-core
+	libxml2-utils postgresql chromium fonts-dejavu-core
 "
 
 if ! command -v go >/dev/null; then
