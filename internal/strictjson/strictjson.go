@@ -1,6 +1,6 @@
 // Package strictjson reads JSON files that people write and a Verifier decides by: an unknown or
 // repeated key, a value of the wrong form or in the wrong place and anything after the end are errors
-// with line and column. Nothing is skipped, nothing is converted.
+// with line and column. Nothing is skipped, nothing is converted. Write gives such a file.
 package strictjson
 
 import (
@@ -240,4 +240,16 @@ func CheckName(kind, name string, most int) error {
 		return fmt.Errorf("%s: name %q: use 1 to %d of a-z 0-9 . _ -, not beginning with . or -", kind, Clip(name), most)
 	}
 	return nil
+}
+
+// Write gives v's JSON as such files have it: indented, with < > & as they are, and a newline at the end.
+func Write(v any) ([]byte, error) {
+	var b bytes.Buffer
+	enc := json.NewEncoder(&b)
+	enc.SetEscapeHTML(false)
+	enc.SetIndent("", "  ")
+	if err := enc.Encode(v); err != nil {
+		return nil, err
+	}
+	return b.Bytes(), nil
 }

@@ -69,9 +69,14 @@ func brief(_ []string, a slog.Attr) slog.Attr {
 	return a
 }
 
+func atTerminal() bool {
+	_, err := unix.IoctlGetTermios(int(os.Stdin.Fd()), unix.TCGETS)
+	return err == nil
+}
+
 // visit invites whoever sits at a terminal to the Verifier's page, and goes on by itself where nobody does.
 func visit(ctx context.Context, address string) error {
-	if _, err := unix.IoctlGetTermios(int(os.Stdin.Fd()), unix.TCGETS); err != nil {
+	if !atTerminal() {
 		fmt.Println("  (With a terminal the demonstration stops here, with the address of the page.)")
 		return nil
 	}

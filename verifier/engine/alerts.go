@@ -57,7 +57,7 @@ func alertsOf(r *api.Report) []api.Alert {
 	var out []api.Alert
 	add := func(machine string, res *appraise.Result) {
 		vm := res.UUID != attest.UUID{}
-		i := slices.IndexFunc(res.Reasons, func(why appraise.Reason) bool { return needsOperator(res.State, why.Code) && !(vm && ofHost(why)) })
+		i := slices.IndexFunc(res.Reasons, func(why appraise.Reason) bool { return needsOperator(res.State, why.Code) && (!vm || !ofHost(why)) })
 		if i < 0 {
 			return
 		}

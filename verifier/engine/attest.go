@@ -29,15 +29,7 @@ func (c *asked) id() string { return c.Nonce.String() }
 // Attest challenges a host now and gives the report. It ends with its context; the
 // challenge itself goes on and its outcome is kept.
 func (e *Engine) Attest(ctx context.Context, who api.Caller, r api.AttestRequest) (*api.Report, error) {
-	timeout, err := timeoutOf(r.Timeout)
-	if err != nil {
-		return nil, err
-	}
-	t, err := e.allowed(ctx, who, &r)
-	if err != nil {
-		return nil, err
-	}
-	c, err := e.prepare(ctx, t, r.Scheme, timeout)
+	c, err := e.challenge(ctx, who, &r)
 	if err != nil {
 		return nil, err
 	}
@@ -59,15 +51,7 @@ func (e *Engine) Attest(ctx context.Context, who api.Caller, r api.AttestRequest
 
 // AttestAsync challenges a host and does not wait. The job's ID is the report's.
 func (e *Engine) AttestAsync(ctx context.Context, who api.Caller, r api.AttestRequest) (*api.Job, error) {
-	timeout, err := timeoutOf(r.Timeout)
-	if err != nil {
-		return nil, err
-	}
-	t, err := e.allowed(ctx, who, &r)
-	if err != nil {
-		return nil, err
-	}
-	c, err := e.prepare(ctx, t, r.Scheme, timeout)
+	c, err := e.challenge(ctx, who, &r)
 	if err != nil {
 		return nil, err
 	}
@@ -75,6 +59,19 @@ func (e *Engine) AttestAsync(ctx context.Context, who api.Caller, r api.AttestRe
 		return nil, err
 	}
 	return &api.Job{ID: c.id(), Kind: "attest", State: "running", Total: 1, Created: c.created.UTC()}, nil
+}
+
+// challenge makes what a request asks for, within what the caller may ask for. It is nowhere on record yet.
+func (e *Engine) challenge(ctx context.Context, who api.Caller, r *api.AttestRequest) (*asked, error) {
+	timeout, err := timeoutOf(r.Timeout)
+	if err != nil {
+		return nil, err
+	}
+	t, err := e.allowed(ctx, who, r)
+	if err != nil {
+		return nil, err
+	}
+	return e.prepare(ctx, t, r.Scheme, timeout)
 }
 
 func timeoutOf(seconds float64) (time.Duration, error) {

@@ -1,58 +1,18 @@
 package policy
 
 import (
-	"cmp"
 	"fmt"
-	"slices"
 	"strings"
+
+	"virt-attest/verifier/internal/changes"
 )
 
-// Change is one difference between two Files: a value that was taken away or that was added.
-type Change struct {
-	Added bool
-	What  string // the key: "interval", "ima.signatures", "boot.allow"
-	Where string // of lists by name: the program of a version, the PCR and type of an event
-	Value string
-}
-
-func (c Change) String() string {
-	sign := "-"
-	if c.Added {
-		sign = "+"
-	}
-	return fmt.Sprintf("%s %s %s %s", sign, c.What, c.Where, c.Value)
-}
+// Change is one difference between two Files: a value that was taken away or that was added. What is the key ("interval",
+// "ima.signatures", "boot.allow"); Where, of lists by name, the program of a version, the PCR and type of an event.
+type Change = changes.Change
 
 // Diff lists what b says and a does not (Added), and the reverse, in a fixed order.
-func Diff(a, b *File) []Change {
-	left, right := flatten(a), flatten(b)
-	var out []Change
-	for c := range left {
-		if !right[c] {
-			out = append(out, c)
-		}
-	}
-	for c := range right {
-		if !left[c] {
-			c.Added = true
-			out = append(out, c)
-		}
-	}
-	slices.SortFunc(out, func(a, b Change) int {
-		return cmp.Or(cmp.Compare(a.What, b.What), cmp.Compare(a.Where, b.Where), cmp.Compare(a.Value, b.Value), compareBool(a.Added, b.Added))
-	})
-	return out
-}
-
-func compareBool(a, b bool) int {
-	switch {
-	case a == b:
-		return 0
-	case b:
-		return -1
-	}
-	return 1
-}
+func Diff(a, b *File) []Change { return changes.Between(flatten(a), flatten(b)) }
 
 // flatten makes a set of a File's single statements.
 func flatten(f *File) map[Change]bool {

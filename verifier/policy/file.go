@@ -1,9 +1,6 @@
 package policy
 
 import (
-	"bytes"
-	"encoding/json"
-	"fmt"
 	"math"
 	"slices"
 	"strings"
@@ -129,14 +126,7 @@ func (f *File) Encode() ([]byte, error) {
 	if err := f.check(); err != nil {
 		return nil, err
 	}
-	var b bytes.Buffer
-	enc := json.NewEncoder(&b)
-	enc.SetEscapeHTML(false)
-	enc.SetIndent("", "  ")
-	if err := enc.Encode(f); err != nil {
-		return nil, fmt.Errorf("policy: %w", err)
-	}
-	return b.Bytes(), nil
+	return strictjson.Write(f)
 }
 
 // sort brings lists that are sets into one order.

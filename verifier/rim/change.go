@@ -1,11 +1,10 @@
 package rim
 
 import (
-	"cmp"
 	"fmt"
-	"slices"
 
 	"virt-attest/attest"
+	"virt-attest/verifier/internal/changes"
 )
 
 // Merge gives reference values that allow what any of files allows. Name, description
@@ -48,42 +47,12 @@ func addBanks(out *map[attest.Alg]map[uint8][]attest.HexBytes, banks map[attest.
 	}
 }
 
-// Change is one difference between two Files.
-type Change struct {
-	Added bool
-	What  string // "ima", "pcr", "boot_event", "digest", "key", "exclude", "violations", "violation_path"
-	Where string // a path, or "sha256 4"
-	Value string
-}
-
-func (c Change) String() string {
-	sign := "-"
-	if c.Added {
-		sign = "+"
-	}
-	return fmt.Sprintf("%s %s %s %s", sign, c.What, c.Where, c.Value)
-}
+// Change is one difference between two Files. What is "ima", "pcr", "boot_event", "digest", "key", "exclude", "violations" or
+// "violation_path"; Where a path, or "sha256 4".
+type Change = changes.Change
 
 // Diff lists what b allows and a does not (Added), and the reverse, in a fixed order.
-func Diff(a, b *File) []Change {
-	left, right := flatten(a), flatten(b)
-	var out []Change
-	for c := range left {
-		if !right[c] {
-			out = append(out, c)
-		}
-	}
-	for c := range right {
-		if !left[c] {
-			c.Added = true
-			out = append(out, c)
-		}
-	}
-	slices.SortFunc(out, func(a, b Change) int {
-		return cmp.Or(cmp.Compare(a.What, b.What), cmp.Compare(a.Where, b.Where), cmp.Compare(a.Value, b.Value))
-	})
-	return out
-}
+func Diff(a, b *File) []Change { return changes.Between(flatten(a), flatten(b)) }
 
 // flatten makes a set of a File's single statements.
 func flatten(f *File) map[Change]bool {

@@ -11,6 +11,7 @@ import (
 	"os"
 	"path/filepath"
 	"regexp"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -148,29 +149,53 @@ func TestAPI_answers_are_those_of_the_golden_files(t *testing.T) {
 	}
 }
 
-func TestMetrics_count_attestations_and_requests(t *testing.T) {
-	v := newVerifier(t)
-	v.host("host1", newVM(1))
-	want(t, v.attest(attest.SchemeSEPA, "", "vm1").VMs[0], appraise.Trusted)
+// metrics gives what Prometheus would read.
+func (v *verifier) metrics() string {
+	v.t.Helper()
 	tr := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
 		return new(net.Dialer).DialContext(ctx, "unix", v.conf.Listen.Unix)
 	}}
 	defer tr.CloseIdleConnections()
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodGet, "http://localhost/metrics", nil)
-	must(t, err)
+	req, err := http.NewRequestWithContext(v.t.Context(), http.MethodGet, "http://localhost/metrics", nil)
+	must(v.t, err)
 	res, err := tr.RoundTrip(req)
-	must(t, err)
+	must(v.t, err)
+	defer func() { _ = res.Body.Close() }()
 	b, err := io.ReadAll(res.Body)
-	must(t, err)
-	_ = res.Body.Close()
+	must(v.t, err)
+	return string(b)
+}
+
+func TestMetrics_tell_when_the_certificates_run_out(t *testing.T) {
+	if strings.Contains(newVerifier(t).metrics(), "cert_expiry_seconds{") {
+		t.Error("there is none")
+	}
+	v, _ := secured(t, newAuthority(t))
+	text := v.metrics()
+	for _, kind := range []string{"server", "ca"} {
+		m := regexp.MustCompile(`virt_attest_cert_expiry_seconds\{kind="` + kind + `"\} ([0-9.]+)`).FindStringSubmatch(text)
+		if m == nil {
+			t.Fatalf("nothing of %s", kind)
+		}
+		if left, err := strconv.ParseFloat(m[1], 64); err != nil || left < 1 || left > 3600 {
+			t.Errorf("%s: %s", kind, m[1])
+		}
+	}
+}
+
+func TestMetrics_count_attestations_and_requests(t *testing.T) {
+	v := newVerifier(t)
+	v.host("host1", newVM(1))
+	want(t, v.attest(attest.SchemeSEPA, "", "vm1").VMs[0], appraise.Trusted)
+	text := v.metrics()
 	for _, line := range []string{`virt_attest_attestations_total{kind="vm",result="TRUSTED",scheme="sepa"} 1`, `route="POST /api/v1/attest"`, `virt_attest_verdicts{kind="vm",state="TRUSTED"} 1`, "virt_attest_nonce_issued_total 1",
 		"virt_attest_evidence_age_seconds_count 1", `virt_attest_queue_depth{queue="evidence"} 0`, `virt_attest_db_query_duration_seconds_bucket{access="write",le="+Inf"}`,
 		`virt_attest_db_query_duration_seconds_bucket{access="read",le="+Inf"}`} {
-		if !strings.Contains(string(b), line) {
+		if !strings.Contains(text, line) {
 			t.Errorf("no line with %s", line)
 		}
 	}
 	if t.Failed() {
-		t.Log(string(b))
+		t.Log(text)
 	}
 }

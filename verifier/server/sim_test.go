@@ -15,11 +15,10 @@ import (
 
 	"virt-attest/attest"
 	"virt-attest/attest/binding"
-	"virt-attest/attest/hypa"
 	"virt-attest/attest/measurement"
-	"virt-attest/attest/sepa"
 	"virt-attest/internal/measuretest"
 	"virt-attest/internal/pgtest"
+	"virt-attest/internal/softhost"
 	"virt-attest/internal/softtpm"
 	"virt-attest/verifier/api"
 	"virt-attest/verifier/appraise"
@@ -213,7 +212,7 @@ func (h *host) evidence(c *attest.Challenge) *attest.Evidence {
 			h.onVM(&ev.VMs[i])
 		}
 	}
-	items := []attest.Digest{{1}, binding.Item(c.Scheme, c.Nonce, bodyOf(ev)), {2}}
+	items := []attest.Digest{{1}, binding.Item(c.Scheme, c.Nonce, softhost.Body(c.Scheme, ev.VMs)), {2}}
 	extra := binding.Round(items)
 	ev.Inclusion = binding.Include(items, 1)
 	if c.Scheme == attest.SchemeSEPAExact {
@@ -227,20 +226,6 @@ func (h *host) evidence(c *attest.Challenge) *attest.Evidence {
 		h.onEvid(ev)
 	}
 	return ev
-}
-
-func bodyOf(ev *attest.Evidence) attest.Digest {
-	switch ev.Challenge.Scheme {
-	case attest.SchemeSEPA:
-		var leaves []sepa.Leaf
-		for i := range ev.VMs {
-			leaves = append(leaves, sepa.LeafOf(&ev.VMs[i]))
-		}
-		return sepa.Body(leaves)
-	case attest.SchemeHYPA:
-		return hypa.Body(hypa.SnapshotOf(ev.VMs))
-	}
-	return attest.Digest{}
 }
 
 func (v *vm) evidence(c *attest.Challenge) attest.VMEvidence {

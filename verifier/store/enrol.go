@@ -80,23 +80,3 @@ func (s *Store) DeleteEnrolToken(ctx context.Context, id string, by Trail) error
 		return t.must(`DELETE FROM enrol_tokens WHERE id = $1`, id)
 	})
 }
-
-// UseEnrolToken uses a token up for a host that is on record, and approves it. PutHost does it for one that is not yet.
-// ErrNotFound means that there is none of that secret for the host, or not any more.
-func (s *Store) UseEnrolToken(ctx context.Context, secret, host string, now time.Time) error {
-	return s.tx(ctx, opTimeout, func(t *tx) error {
-		h := &Host{ID: host, LastSeen: now}
-		if err := t.one(`SELECT name FROM hosts WHERE id = $1 FOR NO KEY UPDATE`, []any{host}, &h.Name); err != nil {
-			return err
-		}
-		how, err := t.useToken(secret, h)
-		if err != nil {
-			return err
-		}
-		if how == "" {
-			return ErrNotFound
-		}
-		_, err = t.exec(`UPDATE hosts SET how = $1 WHERE id = $2 AND how = ''`, how, host)
-		return err
-	})
-}

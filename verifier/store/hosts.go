@@ -291,11 +291,6 @@ func (s *Store) Claims(ctx context.Context, host string) ([]Claim, error) {
 	return listOf(ctx, s, scanClaim, `SELECT uuid, host, name FROM claims WHERE host = $1 OR $1 = '' ORDER BY uuid, host`, host)
 }
 
-// ClaimsNamed gives the VMs of that name or UUID, wherever hosts say that they run them.
-func (s *Store) ClaimsNamed(ctx context.Context, name string) ([]Claim, error) {
-	return listOf(ctx, s, scanClaim, `SELECT uuid, host, name FROM claims WHERE uuid = $1 UNION SELECT uuid, host, name FROM claims WHERE name = $1 ORDER BY uuid, host`, name)
-}
-
 func scanClaim(r *sql.Rows) (c Claim, err error) {
 	var uuid string
 	if err := r.Scan(&uuid, &c.Host, &c.Name); err != nil {

@@ -18,13 +18,6 @@ func (s *Store) PutJob(ctx context.Context, j *api.Job, tenant string) error {
 	})
 }
 
-// JobProgress notes how far a job has come.
-func (s *Store) JobProgress(ctx context.Context, id string, done, total int) error {
-	return s.briefTx(ctx, func(t *tx) error {
-		return t.must(`UPDATE jobs SET state = 'running', done = $1, total = $2 WHERE id = $3 AND finished = 0`, done, total, id)
-	})
-}
-
 // FailJob ends a job that cannot be done, and tells whether it had not ended before.
 func (s *Store) FailJob(ctx context.Context, id, why string, now time.Time) (failed bool, err error) {
 	err = s.tx(ctx, opTimeout, func(t *tx) error {

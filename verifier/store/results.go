@@ -324,21 +324,6 @@ func title(machine, name string) string {
 // isVM tells a VM's UUID from a host's ID.
 func isVM(machine string) bool { return strings.Contains(machine, "-") }
 
-// Restate puts results on record that judge anew what is on record: each counts only while its report is
-// still the machine's newest. Alerts are as in an Outcome.
-func (s *Store) Restate(ctx context.Context, host string, results []appraise.Result, alerts []api.Alert, generation int64, now time.Time) error {
-	rows, err := resultRows(host, results)
-	if err != nil {
-		return err
-	}
-	return s.tx(ctx, bulkTimeout, func(t *tx) error {
-		if err := t.lockHost(host); err != nil {
-			return err
-		}
-		return t.putResults(&verdicts{host: host, created: millis(now), generation: generation, rows: rows, alerts: alerts, restate: true})
-	})
-}
-
 // Lapsed marks up to n TRUSTED results that have run out, writes events of them, and says how many there were.
 func (s *Store) Lapsed(ctx context.Context, now time.Time, n int) (int, error) {
 	hosts, err := listOf(ctx, s, scanText, `SELECT id FROM hosts WHERE next_lapse > 0 AND next_lapse <= $1 ORDER BY next_lapse LIMIT $2`, millis(now), n)

@@ -168,11 +168,6 @@ func (t *tx) differs(machine, policy string, rims []string) (bool, error) {
 	return was != policy || !slices.Equal(before, rims), err
 }
 
-// Tenants lists the tenants that machines have.
-func (s *Store) Tenants(ctx context.Context) ([]string, error) {
-	return listOf(ctx, s, scanText, `SELECT DISTINCT tenant FROM settings WHERE tenant <> '' ORDER BY tenant`)
-}
-
 // TenantsOf gives the tenants of machines that have one.
 func (s *Store) TenantsOf(ctx context.Context, machines []string) (map[string]string, error) {
 	m := make(map[string]string)

@@ -259,25 +259,3 @@ func TestSubscribe_hears_of_what_another_replica_committed(t *testing.T) {
 		}
 	}
 }
-
-func TestFirstSigningKey_of_replicas_that_start_together_is_one(t *testing.T) {
-	a, b := both(t)
-	var mu sync.Mutex
-	ids := make(map[string]bool)
-	var wg sync.WaitGroup
-	for i := range 8 {
-		wg.Go(func() {
-			k, err := []*Store{a, b}[i%2].FirstSigningKey(t.Context(), SigningKey{ID: fmt.Sprint(i), Data: []byte("key"), Created: t0})
-			if err != nil {
-				t.Error(err)
-			}
-			mu.Lock()
-			defer mu.Unlock()
-			ids[k.ID] = true
-		})
-	}
-	wg.Wait()
-	if len(ids) != 1 {
-		t.Errorf("%v", ids)
-	}
-}

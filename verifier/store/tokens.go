@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"time"
 
 	"virt-attest/verifier/api"
@@ -105,24 +104,6 @@ type SigningKey struct {
 	ID      string
 	Data    []byte
 	Created time.Time
-}
-
-// FirstSigningKey records a key if there is none, and gives the newest: replicas that start together use one.
-func (s *Store) FirstSigningKey(ctx context.Context, k SigningKey) (SigningKey, error) {
-	var out SigningKey
-	err := s.tx(ctx, opTimeout, func(t *tx) error {
-		if _, err := t.next("generation", 0); err != nil { // one at a time
-			return err
-		}
-		var created int64
-		err := t.one(`SELECT id, data, created FROM signing_keys ORDER BY created DESC, id LIMIT 1`, nil, &out.ID, &out.Data, &created)
-		if out.Created = fromMillis(created); !errors.Is(err, sql.ErrNoRows) {
-			return err
-		}
-		out = k
-		return t.putSigningKey(k)
-	})
-	return out, err
 }
 
 func (t *tx) putSigningKey(k SigningKey) error {

@@ -200,15 +200,15 @@ func TestActivate_outdates_what_was_appraised_before_and_nothing_else(t *testing
 	})
 }
 
-func TestRestate_counts_only_while_its_report_is_the_newest(t *testing.T) {
+func TestRejudge_counts_only_while_its_report_is_the_newest(t *testing.T) {
 	forEach(t, func(t *testing.T, d database) {
 		s := d.open(t)
 		must(t, s.PutHost(t.Context(), host("h1"), nil, ""))
 		must(t, s.Commit(t.Context(), verdict(1, t0, appraise.Trusted, "")))
 		again := verdict(1, t0, appraise.Untrusted, appraise.CodeIMADigest).Report.VMs
-		must(t, s.Restate(t.Context(), "h1", again, nil, 2, t0.Add(time.Second)))
+		must(t, s.Rejudge(t.Context(), Again{Host: "h1", Results: again, Generation: 2, Now: t0.Add(time.Second)}))
 		must(t, s.Commit(t.Context(), verdict(2, t0.Add(time.Minute), appraise.Trusted, "")))
-		must(t, s.Restate(t.Context(), "h1", again, nil, 2, t0.Add(2*time.Minute)))
+		must(t, s.Rejudge(t.Context(), Again{Host: "h1", Results: again, Generation: 2, Now: t0.Add(2 * time.Minute)}))
 		got := told(t, s, api.EventFilter{Machine: vm1.String()})
 		if want := vm1.String() + ": "; !slices.Equal(got, []string{want + "→TRUSTED", want + "TRUSTED→UNTRUSTED", want + "UNTRUSTED→TRUSTED"}) {
 			t.Errorf("%q", got)

@@ -42,35 +42,45 @@ func first(r appraise.Result) string {
 	return r.Reasons[0].Text
 }
 
-// vms lists VMs.
-func (c *call) vms() error {
-	q, ctx := c.query(), c.r.Context()
+// machines reads a page of a list of machines, as the query asks for it, and begins what is shown of it. all gives how many there
+// are in each state.
+func machines[T any](c *call, get func(api.MachineFilter, api.Page) (*api.List[T], error), all func(*api.Overview) api.Counts) (*api.List[T], *listData, error) {
+	q := c.query()
 	f, err := q.filter()
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	d := listData{Filter: f, Query: q, All: q.with("state", ""), Sort: q.values.Get("sort"), ByName: q.with("sort", ""), ByState: q.with("sort", "state")}
-	get := func(f api.MachineFilter, p api.Page) (*api.List[api.VM], error) { return c.svc.VMs(ctx, c.who, f, p) }
-	var list *api.List[api.VM]
+	d := &listData{Filter: f, Query: q, All: q.with("state", ""), Sort: q.values.Get("sort"), ByName: q.with("sort", ""), ByState: q.with("sort", "state")}
+	var list *api.List[T]
 	if d.Sort == "state" {
 		list, err = byGravity(f, q.page(), get)
 	} else {
 		list, err = get(f, q.page())
 	}
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	o, err := c.svc.Overview(ctx, c.who)
+	o, err := c.svc.Overview(c.r.Context(), c.who)
 	if err != nil {
-		return err
+		return nil, nil, err
 	}
-	d.Chips, err = q.chips(f, o.VMs, func(f api.MachineFilter) (int, error) {
+	d.Chips, err = q.chips(f, all(o), func(f api.MachineFilter) (int, error) {
 		l, err := get(f, api.Page{Limit: 1})
 		if err != nil {
 			return 0, err
 		}
 		return l.Total, nil
 	})
+	d.Pager = q.pager(len(list.Items), list.Total, list.Next)
+	return list, d, err
+}
+
+// vms lists VMs.
+func (c *call) vms() error {
+	list, d, err := machines(c, func(f api.MachineFilter, p api.Page) (*api.List[api.VM], error) {
+		return c.svc.VMs(c.r.Context(), c.who, f, p)
+	},
+		func(o *api.Overview) api.Counts { return o.VMs })
 	if err != nil {
 		return err
 	}
@@ -81,8 +91,7 @@ func (c *call) vms() error {
 	for _, v := range list.Items {
 		d.VMs = append(d.VMs, vmRow{v, names[v.Host]})
 	}
-	d.Pager = q.pager(len(d.VMs), list.Total, list.Next)
-	return c.show("vms", "vms", "VMs", d)
+	return c.show("vms", "vms", "VMs", *d)
 }
 
 // hostNames gives the names of hosts by ID: of the first MaxPageSize hosts, beyond which lists show IDs.
@@ -100,41 +109,15 @@ func (c *call) hostNames() (map[string]string, error) {
 
 // hosts lists hosts.
 func (c *call) hosts() error {
-	q, ctx := c.query(), c.r.Context()
-	f, err := q.filter()
-	if err != nil {
-		return err
-	}
-	d := listData{Filter: f, Query: q, All: q.with("state", ""), Sort: q.values.Get("sort"), ByName: q.with("sort", ""), ByState: q.with("sort", "state")}
-	get := func(f api.MachineFilter, p api.Page) (*api.List[api.Host], error) {
-		return c.svc.Hosts(ctx, c.who, f, p)
-	}
-	var list *api.List[api.Host]
-	if d.Sort == "state" {
-		list, err = byGravity(f, q.page(), get)
-	} else {
-		list, err = get(f, q.page())
-	}
-	if err != nil {
-		return err
-	}
-	o, err := c.svc.Overview(ctx, c.who)
-	if err != nil {
-		return err
-	}
-	d.Chips, err = q.chips(f, o.Hosts, func(f api.MachineFilter) (int, error) {
-		l, err := get(f, api.Page{Limit: 1})
-		if err != nil {
-			return 0, err
-		}
-		return l.Total, nil
-	})
+	list, d, err := machines(c, func(f api.MachineFilter, p api.Page) (*api.List[api.Host], error) {
+		return c.svc.Hosts(c.r.Context(), c.who, f, p)
+	},
+		func(o *api.Overview) api.Counts { return o.Hosts })
 	if err != nil {
 		return err
 	}
 	d.Hosts = list.Items
-	d.Pager = q.pager(len(d.Hosts), list.Total, list.Next)
-	return c.show("hosts", "hosts", "Hosts", d)
+	return c.show("hosts", "hosts", "Hosts", *d)
 }
 
 // attestMany asks for evidence of the VMs that were ticked: one attestation for each of their hosts.
