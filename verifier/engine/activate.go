@@ -64,7 +64,7 @@ func (a *appraisal) activate(ctx context.Context, l *link.Linked, id *evaluate.I
 	var items []api.ActivatedKey
 	var err error
 	var ended bool // whether the host had the time that it needs
-	if a.orphan { // credentials may have gone out before, and may still come back
+	if a.orphan {  // credentials may have gone out before, and may still come back
 		if items, ended, err = a.found(ctx); err == nil && !ended && len(a.secrets.Keys) > 0 {
 			items, ended, err = a.opening(ctx)
 		}
