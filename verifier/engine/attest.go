@@ -261,10 +261,21 @@ func (e *Engine) await(ctx context.Context, c *asked, w *wait) (*api.Report, err
 			}
 			continue
 		}
-		if r, err := e.store.Report(ctx, c.id()); err == nil {
+		if r := e.look(ctx, c); r != nil {
 			return r, nil
 		}
 	}
+}
+
+// look reads the report of a challenge, if it is there. A database that does not answer keeps nobody beyond the deadline.
+func (e *Engine) look(ctx context.Context, c *asked) *api.Report {
+	ctx, cancel := context.WithTimeout(ctx, max(time.Until(c.deadline), lookEvery))
+	defer cancel()
+	r, err := e.store.Report(ctx, c.id())
+	if err != nil {
+		return nil
+	}
+	return r
 }
 
 // gone reports whether the host has not taken a challenge and is connected nowhere.

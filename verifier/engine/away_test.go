@@ -5,6 +5,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"strings"
 	"sync/atomic"
 	"syscall"
 	"testing"
@@ -105,6 +107,53 @@ func TestDatabase_that_is_gone_at_any_stage_is_ERROR_on_time_and_loses_no_answer
 			})
 		})
 	}
+}
+
+// signal sends a signal to a database server and all of its processes.
+func signal(t *testing.T, c *pgtest.Cluster, s syscall.Signal) {
+	t.Helper()
+	all, err := filepath.Glob("/proc/[0-9]*/stat")
+	must(t, err)
+	parent := make(map[int]int)
+	for _, path := range all {
+		b, err := os.ReadFile(path)
+		_, rest, ok := strings.Cut(string(b), ") ")
+		if f := strings.Fields(rest); err == nil && ok && len(f) > 1 {
+			pid, err1 := strconv.Atoi(filepath.Base(filepath.Dir(path)))
+			up, err2 := strconv.Atoi(f[1])
+			must(t, errors.Join(err1, err2))
+			parent[pid] = up
+		}
+	}
+	n := 0
+	for pid := range parent {
+		for up := parent[pid]; up > 1; up = parent[up] {
+			if up == c.PID() {
+				n++
+				must(t, syscall.Kill(pid, s))
+			}
+		}
+	}
+	if n < 2 {
+		t.Errorf("%d processes of the database have got the signal", n)
+	}
+}
+
+// Fault F9: a database that is there and answers nothing, as behind a network that drops everything.
+func TestDatabase_that_hangs_is_ERROR_on_time_and_loses_no_answer(t *testing.T) {
+	c := pgtest.New(t)
+	w := onSQLite(t)
+	w.conf.Path, w.conf.URL = "", c.URL(t)
+	r := w.start()
+	h := w.host("host1", newVM(1))
+	want(t, r.attest(t, attest.SchemeSEPA, "host1", "vm1").VMs[0], appraise.Trusted)
+	r.onceAt(stageCommit, func() { signal(t, c, syscall.SIGSTOP) })
+	got := r.try(t, h, appraise.Error)
+	signal(t, c, syscall.SIGCONT)
+	w.ended(r)
+	w.oneVerdictEach(r)
+	w.kept(r, got.nonce)
+	want(t, r.attest(t, attest.SchemeSEPA, "host1", "vm1").VMs[0], appraise.Trusted)
 }
 
 // kept checks that an answer that was taken has its report, and its evidence is there to judge it again.

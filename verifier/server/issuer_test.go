@@ -20,14 +20,18 @@ import (
 )
 
 // ekCert certifies a TPM's endorsement key.
-func (a *authority) ekCert(ek []byte) []byte {
+func (a *authority) ekCert(ek []byte, change ...func(*x509.Certificate)) []byte {
 	a.t.Helper()
 	pub, err := tpm2.Unmarshal[tpm2.TPMTPublic](ek)
 	must(a.t, err)
 	key, err := tpm2.Pub(*pub)
 	must(a.t, err)
-	der, err := x509.CreateCertificate(rand.Reader, &x509.Certificate{SerialNumber: big.NewInt(1), BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), UnknownExtKeyUsage: []asn1.ObjectIdentifier{{2, 23, 133, 8, 1}}}, a.cert, key, a.key)
+	c := &x509.Certificate{SerialNumber: big.NewInt(1), BasicConstraintsValid: true,
+		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), UnknownExtKeyUsage: []asn1.ObjectIdentifier{{2, 23, 133, 8, 1}}}
+	for _, f := range change {
+		f(c)
+	}
+	der, err := x509.CreateCertificate(rand.Reader, c, a.cert, key, a.key)
 	must(a.t, err)
 	return der
 }

@@ -131,7 +131,8 @@ func (s *Store) Redeliver(ctx context.Context, host string, now time.Time) (int,
 }
 
 // Take gives the challenge that host answers with nonce, once: the nonce is spent and the evidence is on record when
-// the call returns, and owner has until the end of the lease to appraise it. An answer that came before is
+// the call returns, both or, where the database's own server crashes a moment later, neither; owner has until the end of
+// the lease to appraise it. An answer that came before is
 // ErrInProgress or ErrAnswered where it was the same, byte for byte, and ErrNonceTaken where it was another.
 func (s *Store) Take(ctx context.Context, nonce attest.Nonce, host string, evidence []byte, owner string, lease time.Duration, now time.Time) (*OpenChallenge, error) {
 	var o OpenChallenge
