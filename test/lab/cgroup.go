@@ -5,6 +5,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"time"
 
 	"golang.org/x/sys/unix"
 )
@@ -60,15 +61,25 @@ func makeCgroups(lab, host string) ([]string, error) {
 	return dirs, nil
 }
 
-// removeCgroups removes the lab's control groups, which are empty. One that still has dead
-// processes in it, because the machine's init is slow to bury them, is left to the next sweep.
+// removeCgroups removes the lab's control groups, which are empty but for dead processes that the machine's
+// init has yet to bury: it gets a moment. What is busy still is left to the next sweep.
 func removeCgroups(lab string) error {
-	var errs []error
-	for _, tree := range cgroupTrees() {
-		errs = append(errs, rmdirTree(cgroupDir(tree, lab)))
+	for end := time.Now().Add(buryTime); ; time.Sleep(buryTime / 50) {
+		var errs []error
+		left := false
+		for _, tree := range cgroupTrees() {
+			dir := cgroupDir(tree, lab)
+			errs = append(errs, rmdirTree(dir))
+			_, err := os.Stat(dir)
+			left = left || err == nil
+		}
+		if err := errors.Join(errs...); err != nil || !left || time.Now().After(end) {
+			return err
+		}
 	}
-	return errors.Join(errs...)
 }
+
+const buryTime = 5 * time.Second
 
 // rmdirTree removes a directory of directories from the leaves up; the files of a control
 // group go with it.
