@@ -63,7 +63,7 @@ func (r *replica) try(t *testing.T, h *host, right appraise.State) tried {
 	return got
 }
 
-// Fault F9: the database server is gone in the middle of an attestation. Who asked is told that it is the Verifier's fault,
+// Fault F9: the database server is gone, or hangs, in the middle of an attestation. Who asked is told that it is the Verifier's fault,
 // on time; an answer that was taken has its report when the server is back, and a challenge that nobody took ends.
 func TestDatabase_that_is_gone_at_any_stage_is_ERROR_on_time_and_loses_no_answer(t *testing.T) {
 	c := pgtest.New(t)
@@ -107,6 +107,7 @@ func TestDatabase_that_is_gone_at_any_stage_is_ERROR_on_time_and_loses_no_answer
 			})
 		})
 	}
+	t.Run("while it hangs", func(t *testing.T) { w.hangs(t, c, r, h) })
 }
 
 // signal sends a signal to a database server and all of its processes.
@@ -139,14 +140,9 @@ func signal(t *testing.T, c *pgtest.Cluster, s syscall.Signal) {
 	}
 }
 
-// Fault F9: a database that is there and answers nothing, as behind a network that drops everything.
-func TestDatabase_that_hangs_is_ERROR_on_time_and_loses_no_answer(t *testing.T) {
-	c := pgtest.New(t)
-	w := onSQLite(t)
-	w.conf.Path, w.conf.URL = "", c.URL(t)
-	r := w.start()
-	h := w.host("host1", newVM(1))
-	want(t, r.attest(t, attest.SchemeSEPA, "host1", "vm1").VMs[0], appraise.Trusted)
+// hangs has a database that is there and answers nothing, as behind a network that drops everything.
+func (w *world) hangs(t *testing.T, c *pgtest.Cluster, r *replica, h *host) {
+	w.t = t
 	r.onceAt(stageCommit, func() { signal(t, c, syscall.SIGSTOP) })
 	got := r.try(t, h, appraise.Error)
 	signal(t, c, syscall.SIGCONT)
