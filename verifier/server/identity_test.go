@@ -185,8 +185,7 @@ func TestAttest_fails_if_a_VM_shows_another_vTPM_until_an_operator_forgets_the_f
 			}
 		}
 		must(t, v.DeleteVM(t.Context(), m.uuid.String()))
-		must(t, v.AssignRIMs(t.Context(), m.uuid.String(), []string{"good"})) // what was said about the machine before was about another vTPM
-		want(t, v.attest(attest.SchemeSEPA, "", "vm1").VMs[0], appraise.Trusted)
+		want(t, v.attest(attest.SchemeSEPA, "", "vm1").VMs[0], appraise.Trusted) // its settings stay: it is judged by the same reference values
 	})
 }
 
