@@ -41,7 +41,7 @@ func TestNonces_are_never_the_same_twice_CVE_2026_6420(t *testing.T) {
 	w.admit(h)
 	clear(seen)
 	for range 200 { // as they are given out, to whoever asks
-		c, err := r.Challenge(t.Context(), "", h.id(), attest.SchemeHost)
+		c, err := r.Challenge(t.Context(), "", h.ID(), attest.SchemeHost)
 		if errors.Is(err, ErrBusy) {
 			break
 		}
@@ -62,20 +62,20 @@ func TestActivated_is_good_for_its_own_credential_alone_CVE_2021_43310(t *testin
 		r := w.start()
 		first, second := newHost(t, w.service, "host1"), newHost(t, w.service, "host2")
 		var held []api.ActivatedKey
-		first.onKeys = func(k []api.ActivatedKey) []api.ActivatedKey { held = k; return k }
-		must(t, first.enrol(t.Context()))
-		if err := r.Activated(t.Context(), "", &api.Activated{Host: first.id(), Items: held}); !errors.Is(err, ErrGone) {
+		first.OnKeys = func(k []api.ActivatedKey) []api.ActivatedKey { held = k; return k }
+		must(t, first.Enrol(t.Context()))
+		if err := r.Activated(t.Context(), "", &api.Activated{Host: first.ID(), Items: held}); !errors.Is(err, ErrGone) {
 			t.Errorf("once more: %v", err)
 		}
-		must(t, r.DeleteHost(t.Context(), operator(), first.id()))
+		must(t, r.DeleteHost(t.Context(), operator(), first.ID()))
 		replay := func([]api.ActivatedKey) []api.ActivatedKey { return held }
 		for _, h := range []*host{first, second} {
-			h.onKeys = replay
-			if err := h.enrol(t.Context()); !errors.Is(err, ErrForbidden) {
-				t.Errorf("%s with what opened another credential: %v", h.name, err)
+			h.OnKeys = replay
+			if err := h.Enrol(t.Context()); !errors.Is(err, ErrForbidden) {
+				t.Errorf("%s with what opened another credential: %v", h.Name, err)
 			}
-			if _, err := r.st.Host(t.Context(), h.id()); !errors.Is(err, store.ErrNotFound) {
-				t.Errorf("a failed enrolment of %s is on record: %v", h.name, err)
+			if _, err := r.st.Host(t.Context(), h.ID()); !errors.Is(err, store.ErrNotFound) {
+				t.Errorf("a failed enrolment of %s is on record: %v", h.Name, err)
 			}
 		}
 	})
@@ -87,7 +87,7 @@ func TestOperator_is_not_overwritten_by_an_attestation_under_way(t *testing.T) {
 		r := w.start()
 		m := newVM(1)
 		h := w.host("host1", m)
-		id := m.uuid.String()
+		id := m.UUID.String()
 		meanwhile := func(f func() error) {
 			t.Helper()
 			want(t, r.attest(t, attest.SchemeSEPA, "host1", id).VMs[0], appraise.Trusted)
@@ -105,7 +105,7 @@ func TestOperator_is_not_overwritten_by_an_attestation_under_way(t *testing.T) {
 			t.Error("TRUSTED by reference values that were replaced before the verdict was stored")
 		}
 		w.until("a verdict by the new reference values", func() bool { return w.vmState(r, id) == appraise.Untrusted })
-		w.put(r, api.DocRIM, "good", newBox().golden(t, "good"), true)
+		w.put(r, api.DocRIM, "good", newBox().Golden(t, "good"), true)
 
 		meanwhile(func() error { return r.PutSettings(t.Context(), operator(), id, api.Settings{RIMs: []string{}}) })
 		if s := w.vmState(r, id); s == appraise.Trusted {
@@ -119,7 +119,7 @@ func TestOperator_is_not_overwritten_by_an_attestation_under_way(t *testing.T) {
 			t.Errorf("a VM that was removed is TRUSTED: %+v", v.Result)
 		}
 
-		meanwhile(func() error { return r.DeleteHost(t.Context(), operator(), h.id()) })
+		meanwhile(func() error { return r.DeleteHost(t.Context(), operator(), h.ID()) })
 		hosts, err := r.Hosts(t.Context(), operator(), api.MachineFilter{}, api.Page{})
 		must(t, err)
 		for _, x := range hosts.Items {
@@ -135,7 +135,7 @@ func TestActivate_at_one_replica_counts_at_the_other_at_once(t *testing.T) {
 	w := onPostgres(t)
 	a, b := w.start(), w.start()
 	w.host("host1", newVM(1))
-	good := newBox().golden(t, "good")
+	good := newBox().Golden(t, "good")
 	strict := rimWith(t, "good", func(f *rim.File) { f.IMA = map[string][]string{} })
 	for range 5 {
 		for _, r := range []*replica{a, b} {
@@ -178,15 +178,15 @@ func TestDatabase_holds_no_secret_that_somebody_shows_to_the_Verifier(t *testing
 		secrets[name] = s[len(s)-base64.RawURLEncoding.EncodedLen(32):]
 	}
 	h := newHost(t, w.service, "host1", newVM(1))
-	h.token = enrol.Secret
-	h.onKeys = func(k []api.ActivatedKey) []api.ActivatedKey {
+	h.Token = enrol.Secret
+	h.OnKeys = func(k []api.ActivatedKey) []api.ActivatedKey {
 		if k[0].Machine == (attest.UUID{}) { // a VM's, once it has come back, is spent, and on record for whoever takes the answer over
 			secrets["credential's content"] = string(k[0].Secret)
 		}
 		return k
 	}
 	w.admit(h)
-	h.serve()
+	h.Serve()
 	want(t, r.attest(t, attest.SchemeSEPA, "host1").VMs[0], appraise.Trusted)
 	backup := w.conf.Path + ".backup"
 	must(t, r.st.Backup(ctx, backup))

@@ -33,7 +33,7 @@ func TestAlert_of_a_host_that_is_not_TRUSTED_is_one_and_not_one_per_VM(t *testin
 		h := w.host("h1", vms...)
 		attested := func(state appraise.State, open ...string) {
 			t.Helper()
-			report := r.attest(t, attest.SchemeSEPA, h.id())
+			report := r.attest(t, attest.SchemeSEPA, h.ID())
 			n := 0
 			for _, v := range report.VMs {
 				if v.State == state {
@@ -49,19 +49,19 @@ func TestAlert_of_a_host_that_is_not_TRUSTED_is_one_and_not_one_per_VM(t *testin
 			}
 		}
 		attested(appraise.Trusted)
-		h.mu.Lock()
-		h.onEvid = func(ev *attest.Evidence) { ev.Host.Quote.Signature[len(ev.Host.Quote.Signature)-1] ^= 1 }
-		h.mu.Unlock()
-		attested(appraise.Untrusted, h.id()+" "+string(appraise.CodeQuoteSignature))
-		h.mu.Lock()
-		h.onEvid = nil
-		h.mu.Unlock()
+		h.Mu.Lock()
+		h.OnEvid = func(ev *attest.Evidence) { ev.Host.Quote.Signature[len(ev.Host.Quote.Signature)-1] ^= 1 }
+		h.Mu.Unlock()
+		attested(appraise.Untrusted, h.ID()+" "+string(appraise.CodeQuoteSignature))
+		h.Mu.Lock()
+		h.OnEvid = nil
+		h.Mu.Unlock()
 		attested(appraise.Trusted)
-		h.ima.File("/usr/bin/odd", "odd")
-		host := h.id() + " " + string(appraise.CodeIMAUnlisted)
+		h.IMA.File("/usr/bin/odd", "odd")
+		host := h.ID() + " " + string(appraise.CodeIMAUnlisted)
 		attested(appraise.Untrusted, host)
-		vms[6].ima.File("/usr/bin/odd", "odd")
-		attested(appraise.Untrusted, host, vms[6].uuid.String()+" "+string(appraise.CodeIMAUnlisted))
+		vms[6].IMA.File("/usr/bin/odd", "odd")
+		attested(appraise.Untrusted, host, vms[6].UUID.String()+" "+string(appraise.CodeIMAUnlisted))
 	})
 }
 
@@ -96,7 +96,7 @@ func TestHost_that_was_not_heard_of_is_lost_and_is_back_when_it_is(t *testing.T)
 		ctx := t.Context()
 		_, err := r.st.PutReplica(ctx, api.Replica{ID: "0", LastSeen: time.Now().Add(time.Hour)}) // r leaves the watch to it
 		must(t, err)
-		lost := h.id() + " " + AlertHostLost
+		lost := h.ID() + " " + AlertHostLost
 		for _, c := range []struct {
 			after time.Duration
 			want  []string
@@ -116,12 +116,12 @@ func TestHost_that_was_not_heard_of_is_lost_and_is_back_when_it_is(t *testing.T)
 			t.Errorf("%v: %+v", said, events)
 		}
 		// Nobody misses one that was never admitted.
-		must(t, newHost(t, w.service, "host2").enrol(ctx))
+		must(t, newHost(t, w.service, "host2").Enrol(ctx))
 		must(t, r.watchAt(ctx, time.Now().Add(5*time.Minute)))
 		if got := w.open(r); !slices.Equal(got, []string{lost}) {
 			t.Errorf("%q", got)
 		}
-		must(t, r.st.DeleteHost(ctx, h.id(), store.Trail{}))
+		must(t, r.st.DeleteHost(ctx, h.ID(), store.Trail{}))
 		if got := w.open(r); len(got) != 0 {
 			t.Errorf("of a host that was removed: %q", got)
 		}

@@ -8,6 +8,7 @@ import (
 	"virt-attest/attest"
 	"virt-attest/verifier/api"
 	"virt-attest/verifier/appraise"
+	"virt-attest/verifier/internal/simhost"
 	"virt-attest/verifier/store"
 )
 
@@ -15,23 +16,7 @@ func TestAttest_by_every_scheme_trusts_machines_that_are_as_their_reference(t *t
 	onEach(t, func(t *testing.T, w *world) {
 		r := w.start()
 		w.host("host1", newVM(1), newVM(2), newVM(3))
-		for _, c := range []struct {
-			scheme attest.Scheme
-			vms    []string
-			n      int
-		}{
-			{attest.SchemeHost, nil, 0}, {attest.SchemeSEPA, nil, 3}, {attest.SchemeSEPA, []string{"vm2"}, 1}, {attest.SchemeHYPA, nil, 3},
-			{attest.SchemeHYPA, []string{"vm1", "vm3", "vm1"}, 2}, {attest.SchemeSEPAExact, []string{"vm1"}, 1},
-		} {
-			report := r.attest(t, c.scheme, "", c.vms...)
-			want(t, report.Host, appraise.Trusted)
-			if len(report.VMs) != c.n || len(report.Steps) < 4 {
-				t.Errorf("%v: %d VMs, steps %+v", c.scheme, len(report.VMs), report.Steps)
-			}
-			for _, vm := range report.VMs {
-				want(t, vm, appraise.Trusted)
-			}
-		}
+		simhost.EveryScheme(t, func(s attest.Scheme, vms ...string) *api.Report { return r.attest(t, s, "", vms...) })
 	})
 }
 
@@ -44,23 +29,9 @@ func TestAttest_keeps_concurrent_answers_apart(t *testing.T) {
 		}
 		w.host("host1", newVM(1))
 		w.host("host2", newVM(2))
-		done := make(chan *api.Report)
-		for i := range 12 {
-			go func() {
-				r, err := all[i%len(all)].Attest(t.Context(), operator(), api.AttestRequest{VMs: []string{[]string{"vm1", "vm2"}[i/2%2]},
-					Scheme: []attest.Scheme{attest.SchemeSEPA, attest.SchemeHYPA}[i/6], Timeout: 20})
-				if err != nil {
-					t.Error(err)
-				}
-				done <- r
-			}()
-		}
-		for range 12 {
-			if r := <-done; r != nil {
-				want(t, r.VMs[0], appraise.Trusted)
-				want(t, r.Host, appraise.Trusted)
-			}
-		}
+		simhost.Concurrently(t, func(i int, q api.AttestRequest) (*api.Report, error) {
+			return all[i%len(all)].Attest(t.Context(), operator(), q)
+		})
 	})
 }
 
@@ -68,7 +39,7 @@ func TestAttest_of_a_host_that_does_not_answer_is_UNREACHABLE_on_time_and_once(t
 	onEach(t, func(t *testing.T, w *world) {
 		r := w.start()
 		h := w.host("host1", newVM(1))
-		h.onSend = func(*attest.Evidence) bool { return false }
+		h.OnSend = func(*attest.Evidence) bool { return false }
 		start := time.Now()
 		report, err := r.Attest(t.Context(), operator(), api.AttestRequest{Scheme: attest.SchemeSEPA, Timeout: 1})
 		must(t, err)
@@ -88,7 +59,7 @@ func TestAttestAsync_is_UNREACHABLE_at_last_when_nobody_answers(t *testing.T) {
 	onEach(t, func(t *testing.T, w *world) {
 		r := w.start()
 		h := w.host("host1", newVM(1))
-		h.onSend = func(*attest.Evidence) bool { return false }
+		h.OnSend = func(*attest.Evidence) bool { return false }
 		job, err := r.AttestAsync(t.Context(), operator(), api.AttestRequest{Scheme: attest.SchemeSEPA, Timeout: 1})
 		must(t, err)
 		w.until("a report", func() bool {
@@ -102,19 +73,19 @@ func TestChallenge_of_the_hosts_own_accord_is_judged_like_any_other(t *testing.T
 	onEach(t, func(t *testing.T, w *world) {
 		r := w.start()
 		h := w.host("host1", newVM(1))
-		c, err := r.Challenge(t.Context(), "", h.id(), attest.SchemeSEPA)
+		c, err := r.Challenge(t.Context(), "", h.ID(), attest.SchemeSEPA)
 		must(t, err)
-		must(t, h.answer(t.Context(), *c))
+		must(t, h.Answer(t.Context(), *c))
 		report, err := r.st.Report(t.Context(), c.Nonce.String())
 		if errors.Is(err, store.ErrNotFound) {
 			w.until("a report", func() bool { report, err = r.st.Report(t.Context(), c.Nonce.String()); return err == nil })
 		}
 		must(t, err)
 		want(t, report.VMs[0], appraise.Trusted)
-		if _, err := r.Challenge(t.Context(), "somebody", h.id(), attest.SchemeSEPA); !errors.Is(err, ErrForbidden) {
+		if _, err := r.Challenge(t.Context(), "somebody", h.ID(), attest.SchemeSEPA); !errors.Is(err, ErrForbidden) {
 			t.Errorf("another client: %v", err)
 		}
-		if _, err := r.Challenge(t.Context(), "", h.id(), attest.SchemeSEPAExact); !errors.Is(err, ErrInvalid) {
+		if _, err := r.Challenge(t.Context(), "", h.ID(), attest.SchemeSEPAExact); !errors.Is(err, ErrInvalid) {
 			t.Errorf("by sepa-exact: %v", err)
 		}
 	})

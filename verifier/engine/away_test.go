@@ -42,9 +42,9 @@ func (r *replica) try(t *testing.T, h *host, right appraise.State) tried {
 	t.Helper()
 	var got tried
 	var nonce atomic.Pointer[attest.Nonce]
-	h.mu.Lock()
-	h.onEvid = func(ev *attest.Evidence) { nonce.CompareAndSwap(nil, &ev.Challenge.Nonce) }
-	h.mu.Unlock()
+	h.Mu.Lock()
+	h.OnEvid = func(ev *attest.Evidence) { nonce.CompareAndSwap(nil, &ev.Challenge.Nonce) }
+	h.Mu.Unlock()
 	start := time.Now()
 	report, err := r.Attest(t.Context(), operator(), api.AttestRequest{VMs: []string{"vm1"}, Scheme: attest.SchemeSEPA, Timeout: 2})
 	if d := time.Since(start); d > 12*time.Second {
@@ -190,9 +190,9 @@ func TestVerdict_runs_out_while_the_database_is_away_and_over_a_restart_CVE_2022
 		t.Helper()
 		w.t = t
 		h := w.host("host1", newVM(1))
-		for id, kind := range map[string]policy.Kind{h.id(): policy.KindHost, h.vms[0].uuid.String(): policy.KindVM} {
+		for id, kind := range map[string]policy.Kind{h.ID(): policy.KindHost, h.VMs[0].UUID.String(): policy.KindVM} {
 			f := policy.Default(kind)
-			f.Name, f.Interval, f.Lifetime = "short-"+h.name, 0, policy.Duration(life)
+			f.Name, f.Interval, f.Lifetime = "short-"+h.Name, 0, policy.Duration(life)
 			if kind == policy.KindVM {
 				f.Name = "short-vm"
 			}
@@ -206,9 +206,9 @@ func TestVerdict_runs_out_while_the_database_is_away_and_over_a_restart_CVE_2022
 		if left := time.Until(report.VMs[0].Expires); left > life || left <= 0 {
 			t.Fatalf("it lives for %v", left)
 		}
-		h.mu.Lock()
-		h.onSend = func(*attest.Evidence) bool { return false }
-		h.mu.Unlock()
+		h.Mu.Lock()
+		h.OnSend = func(*attest.Evidence) bool { return false }
+		h.Mu.Unlock()
 		return report.VMs[0].Expires
 	}
 	t.Run("database", func(t *testing.T) {
@@ -259,7 +259,7 @@ func onFullDisk(t *testing.T, dir string) {
 	m := newVM(1)
 	h := w.host("host1", m)
 	want(t, r.attest(t, attest.SchemeSEPA, "host1", "vm1").VMs[0], appraise.Trusted)
-	m.ima.File("/tmp/evil", "evil")
+	m.IMA.File("/tmp/evil", "evil")
 	ballast := filepath.Join(dir, "ballast")
 	fill := func() {
 		f, err := os.Create(ballast)

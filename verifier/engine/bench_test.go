@@ -26,12 +26,12 @@ func benchmarkEvidence(b *testing.B, w *world) {
 	answer := func() (nonce attest.Nonce, evidence []byte) {
 		for _, m := range vms {
 			for range 10 {
-				m.ima.File("/usr/bin/init", "init")
+				m.IMA.File("/usr/bin/init", "init")
 			}
 		}
-		c, err := r.Challenge(b.Context(), "", h.id(), attest.SchemeSEPA)
+		c, err := r.Challenge(b.Context(), "", h.ID(), attest.SchemeSEPA)
 		must(b, err)
-		evidence, err = h.evidence(c).Encode()
+		evidence, err = h.Evidence(c).Encode()
 		must(b, err)
 		return c.Nonce, evidence
 	}
@@ -49,7 +49,7 @@ func benchmarkEvidence(b *testing.B, w *world) {
 	n, ev := answer()
 	reply, err := r.Evidence(b.Context(), "", ev)
 	must(b, err)
-	must(b, h.activate(b.Context(), n, reply.Activation))
+	must(b, h.Activate(b.Context(), n, reply.Activation))
 	done(n)
 	for b.Loop() {
 		b.StopTimer()

@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"sync/atomic"
@@ -69,12 +70,12 @@ func TestReplica_that_is_killed_while_a_key_is_proven_leaves_the_VM_PENDING_and_
 	b := w.start()
 	a := w.start()
 	h := w.host("host1", newVM(1))
-	h.onKeys = func([]api.ActivatedKey) []api.ActivatedKey { return nil }
+	h.OnKeys = func([]api.ActivatedKey) []api.ActivatedKey { return nil }
 	w.killAt(a, b, stageAppraise) // before any credential goes out
 	report, err := b.Attest(t.Context(), operator(), api.AttestRequest{VMs: []string{"vm1"}, Scheme: attest.SchemeSEPA, Timeout: 5})
 	must(t, err)
 	want(t, report.VMs[0], appraise.Pending, appraise.CodeKeyPending)
-	h.onKeys = nil
+	h.OnKeys = nil
 	want(t, b.attest(t, attest.SchemeSEPA, "", "vm1").VMs[0], appraise.Trusted)
 }
 
@@ -137,11 +138,11 @@ func TestTakeOver_gives_up_on_an_answer_that_was_cut_short_too_often(t *testing.
 	onEach(t, func(t *testing.T, w *world) {
 		r := w.start()
 		h := w.host("host1", newVM(1))
-		c, err := r.Challenge(t.Context(), "", h.id(), attest.SchemeSEPA)
+		c, err := r.Challenge(t.Context(), "", h.ID(), attest.SchemeSEPA)
 		must(t, err)
-		b, err := h.evidence(c).Encode()
+		b, err := h.Evidence(c).Encode()
 		must(t, err)
-		_, err = r.st.Take(t.Context(), c.Nonce, h.id(), b, "a replica that is gone", 0, time.Now())
+		_, err = r.st.Take(t.Context(), c.Nonce, h.ID(), b, "a replica that is gone", 0, time.Now())
 		must(t, err)
 		must(t, r.st.PutSecrets(t.Context(), c.Nonce, fmt.Appendf(nil, `{"tries":%d}`, maxTries-1)))
 		var report *api.Report
@@ -154,9 +155,9 @@ func TestEvidence_that_is_delivered_again_counts_once_and_gets_the_same_reply(t 
 	onEach(t, func(t *testing.T, w *world) {
 		a := w.start()
 		h := w.host("host1", newVM(1))
-		c, err := a.Challenge(t.Context(), "", h.id(), attest.SchemeSEPA)
+		c, err := a.Challenge(t.Context(), "", h.ID(), attest.SchemeSEPA)
 		must(t, err)
-		ev := h.evidence(c)
+		ev := h.Evidence(c)
 		b, err := ev.Encode()
 		must(t, err)
 		first, err := a.Evidence(t.Context(), "", b)
@@ -166,18 +167,18 @@ func TestEvidence_that_is_delivered_again_counts_once_and_gets_the_same_reply(t 
 		if len(first.Activation) != 1 || len(again.Activation) != 1 || string(first.Activation[0].Secret) != string(again.Activation[0].Secret) {
 			t.Error("another reply")
 		}
-		other := h.evidence(c)
+		other := h.Evidence(c)
 		ob, err := other.Encode()
 		must(t, err)
 		if _, err := a.Evidence(t.Context(), "", ob); !errors.Is(err, ErrGone) {
 			t.Errorf("another answer to the same challenge: %v", err)
 		}
-		must(t, h.activate(t.Context(), c.Nonce, again.Activation))
+		must(t, h.Activate(t.Context(), c.Nonce, again.Activation))
 		w.until("a report", func() bool { _, err := a.st.Report(t.Context(), c.Nonce.String()); return err == nil })
 		if r, err := a.Evidence(t.Context(), "", b); err != nil || len(r.Activation) != 0 {
 			t.Errorf("after its report: %v", err)
 		}
-		if err := a.Activated(t.Context(), "", &api.Activated{Host: h.id(), Nonce: c.Nonce}); !errors.Is(err, ErrGone) {
+		if err := a.Activated(t.Context(), "", &api.Activated{Host: h.ID(), Nonce: c.Nonce}); !errors.Is(err, ErrGone) {
 			t.Errorf("credentials once more: %v", err)
 		}
 		w.oneVerdictEach(a)
@@ -205,14 +206,28 @@ func TestAttest_at_one_replica_wakes_a_host_at_another(t *testing.T) {
 	_ = h
 }
 
+// lossy is a way to a Verifier on which the first answer to a poll that has challenges is lost.
+type lossy struct {
+	api.HostService
+	polls *atomic.Int32 // that had challenges
+}
+
+func (l lossy) Poll(ctx context.Context, client, host string, wait time.Duration) (*api.Poll, func(), error) {
+	p, failed, err := l.HostService.Poll(ctx, client, host, wait)
+	if err == nil && len(p.Challenges) > 0 && l.polls.Add(1) == 1 {
+		failed()
+		return &api.Poll{}, failed, nil
+	}
+	return p, failed, err
+}
+
 func TestPoll_whose_answer_does_not_arrive_gives_its_challenges_back(t *testing.T) {
 	onEach(t, func(t *testing.T, w *world) {
 		r := w.start()
-		h := newHost(t, w.service, "host1", newVM(1))
 		var lost atomic.Int32
-		h.lost = func() bool { return lost.Add(1) == 1 }
+		h := newHost(t, func() api.HostService { return lossy{w.service(), &lost} }, "host1", newVM(1))
 		w.admit(h)
-		h.serve()
+		h.Serve()
 		want(t, r.attest(t, attest.SchemeHost, "host1").Host, appraise.Trusted)
 		if lost.Load() < 2 {
 			t.Error("nothing was lost")

@@ -20,7 +20,7 @@ import (
 // rimWith gives reference values of a good machine, changed.
 func rimWith(t testing.TB, name string, change func(*rim.File)) []byte {
 	t.Helper()
-	f, err := rim.Decode(newBox().golden(t, name))
+	f, err := rim.Decode(newBox().Golden(t, name))
 	must(t, err)
 	change(f)
 	b, err := f.Encode()
@@ -161,7 +161,7 @@ func TestActivate_makes_what_was_green_PENDING_at_once_and_then_what_the_new_doc
 		r := w.start()
 		vm := newVM(1)
 		h := w.host("h1", vm)
-		report := r.attest(t, attest.SchemeSEPA, h.id())
+		report := r.attest(t, attest.SchemeSEPA, h.ID())
 		if w.vmState(r, "vm1") != appraise.Trusted {
 			t.Fatalf("%+v", report)
 		}
@@ -199,8 +199,8 @@ func TestActivate_makes_what_was_green_PENDING_at_once_and_then_what_the_new_doc
 		if s := w.vmState(r, "vm1"); s != appraise.Trusted {
 			t.Errorf("rolled back: %s", s)
 		}
-		vm.ima.File("/usr/bin/init", "init")
-		if rep := r.attest(t, attest.SchemeSEPA, h.id()); rep.VMs[0].State != appraise.Trusted {
+		vm.IMA.File("/usr/bin/init", "init")
+		if rep := r.attest(t, attest.SchemeSEPA, h.ID()); rep.VMs[0].State != appraise.Trusted {
 			t.Errorf("%+v", rep.VMs[0])
 		}
 	})
@@ -211,29 +211,29 @@ func TestActivate_of_reference_values_judges_the_whole_log_and_the_next_incremen
 		r := w.start()
 		vm := newVM(1)
 		h := w.host("h1", vm)
-		r.attest(t, attest.SchemeSEPA, h.id())
-		vm.ima.File("/usr/bin/odd", "odd")
-		if rep := r.attest(t, attest.SchemeSEPA, h.id()); rep.VMs[0].State != appraise.Untrusted {
+		r.attest(t, attest.SchemeSEPA, h.ID())
+		vm.IMA.File("/usr/bin/odd", "odd")
+		if rep := r.attest(t, attest.SchemeSEPA, h.ID()); rep.VMs[0].State != appraise.Untrusted {
 			t.Fatalf("%+v", rep.VMs[0])
 		}
-		entries, err := r.IMAEntries(t.Context(), operator(), vm.uuid.String(), api.IMAFilter{Bad: true})
+		entries, err := r.IMAEntries(t.Context(), operator(), vm.UUID.String(), api.IMAFilter{Bad: true})
 		must(t, err)
 		if len(entries.Items) != 1 || entries.Items[0].Path != "/usr/bin/odd" || entries.Items[0].Verdict != "unlisted" {
 			t.Errorf("%+v", entries.Items)
 		}
-		acc, err := r.Accept(t.Context(), operator(), "good", api.AcceptRequest{Machine: vm.uuid.String(), All: true, Activate: true})
+		acc, err := r.Accept(t.Context(), operator(), "good", api.AcceptRequest{Machine: vm.UUID.String(), All: true, Activate: true})
 		must(t, err)
 		if acc.Version.Version != 2 || len(acc.Changes) != 1 || acc.Changes[0].What != "ima /usr/bin/odd" {
 			t.Errorf("%+v", acc)
 		}
 		w.until("the VM is TRUSTED by the accepted reference values", func() bool { return w.vmState(r, "vm1") == appraise.Trusted })
-		rec, err := r.st.Machine(t.Context(), vm.uuid.String())
+		rec, err := r.st.Machine(t.Context(), vm.UUID.String())
 		must(t, err)
 		if m := r.decodeMachine(rec); len(m.Findings) != 0 {
 			t.Errorf("findings are left: %+v", m.Findings)
 		}
-		vm.ima.File("/usr/bin/odd", "odd again")
-		if rep := r.attest(t, attest.SchemeSEPA, h.id()); rep.VMs[0].State != appraise.Untrusted || rep.VMs[0].Entries != rec.Entries+1 {
+		vm.IMA.File("/usr/bin/odd", "odd again")
+		if rep := r.attest(t, attest.SchemeSEPA, h.ID()); rep.VMs[0].State != appraise.Untrusted || rep.VMs[0].Entries != rec.Entries+1 {
 			t.Errorf("%+v", rep.VMs[0])
 		}
 	})
@@ -244,12 +244,12 @@ func TestActivate_that_heals_the_host_heals_its_VMs(t *testing.T) {
 		r := w.start()
 		vm := newVM(1)
 		h := w.host("h1", vm)
-		r.attest(t, attest.SchemeSEPA, h.id()) // the VM's keys are on record
-		h.ima.File("/usr/bin/odd", "odd")
-		if rep := r.attest(t, attest.SchemeSEPA, h.id()); rep.Host.State != appraise.Untrusted || rep.VMs[0].State != appraise.Untrusted {
+		r.attest(t, attest.SchemeSEPA, h.ID()) // the VM's keys are on record
+		h.IMA.File("/usr/bin/odd", "odd")
+		if rep := r.attest(t, attest.SchemeSEPA, h.ID()); rep.Host.State != appraise.Untrusted || rep.VMs[0].State != appraise.Untrusted {
 			t.Fatalf("%+v", rep)
 		}
-		_, err := r.Accept(t.Context(), operator(), "good", api.AcceptRequest{Machine: h.id(), All: true, Activate: true})
+		_, err := r.Accept(t.Context(), operator(), "good", api.AcceptRequest{Machine: h.ID(), All: true, Activate: true})
 		must(t, err)
 		w.until("both are TRUSTED", func() bool {
 			x, err := r.Host(t.Context(), operator(), "h1")
@@ -263,16 +263,16 @@ func TestReappraisal_never_moves_a_machine_back_or_forth(t *testing.T) {
 	r := w.start()
 	vm := newVM(1)
 	h := w.host("h1", vm)
-	r.attest(t, attest.SchemeSEPA, h.id())
-	vm.tpm.Clock = 1 // an earlier state of the machine was brought back
-	if rep := r.attest(t, attest.SchemeSEPA, h.id()); rep.VMs[0].State != appraise.Rollback {
+	r.attest(t, attest.SchemeSEPA, h.ID())
+	vm.TPM.Clock = 1 // an earlier state of the machine was brought back
+	if rep := r.attest(t, attest.SchemeSEPA, h.ID()); rep.VMs[0].State != appraise.Rollback {
 		t.Fatalf("%+v", rep.VMs[0])
 	}
-	before, err := r.st.Machine(t.Context(), vm.uuid.String())
+	before, err := r.st.Machine(t.Context(), vm.UUID.String())
 	must(t, err)
 	w.put(r, api.DocRIM, "good", rimWith(t, "good", func(f *rim.File) { f.Description = "v2" }), true)
 	w.until("nothing is outdated any more", func() bool { n, err := r.st.CountOutdated(t.Context()); return err == nil && n == 0 })
-	after, err := r.st.Machine(t.Context(), vm.uuid.String())
+	after, err := r.st.Machine(t.Context(), vm.UUID.String())
 	must(t, err)
 	if s := w.vmState(r, "vm1"); s != appraise.Rollback || !bytes.Equal(before.State, after.State) {
 		t.Errorf("%s, and its state was touched: %v", s, !bytes.Equal(before.State, after.State))
@@ -284,8 +284,8 @@ func TestImpact_says_whose_verdict_would_change_and_changes_none(t *testing.T) {
 		r := w.start()
 		vms := []*vm{newVM(1), newVM(2)}
 		h := w.host("h1", vms...)
-		vms[1].ima.File("/usr/bin/odd", "odd")
-		r.attest(t, attest.SchemeSEPA, h.id())
+		vms[1].IMA.File("/usr/bin/odd", "odd")
+		r.attest(t, attest.SchemeSEPA, h.ID())
 		w.assign((attest.UUID{15: 9}).String(), "good") // never attested
 		r.settled(w)
 		v := w.put(r, api.DocRIM, "good", rimWith(t, "good", func(f *rim.File) { f.Exclude = []string{"/usr/bin/odd"}; f.IMA = map[string][]string{} }), false)
@@ -325,7 +325,7 @@ func TestReappraisal_goes_on_at_another_replica_when_one_is_killed(t *testing.T)
 		hosts = append(hosts, w.host("h"+string('a'+rune(i)), newVM(i+1)))
 	}
 	for _, h := range hosts {
-		a.attest(t, attest.SchemeSEPA, h.id())
+		a.attest(t, attest.SchemeSEPA, h.ID())
 	}
 	f := policy.Default(policy.KindVM)
 	f.Description = "v2"
@@ -348,10 +348,10 @@ func TestReverify_finds_the_documents_that_a_report_was_made_with(t *testing.T) 
 		r := w.start()
 		vm := newVM(1)
 		h := w.host("h1", vm)
-		rep := r.attest(t, attest.SchemeSEPA, h.id())
+		rep := r.attest(t, attest.SchemeSEPA, h.ID())
 		w.put(r, api.DocPolicy, store.DefaultVMPolicy, tight(t, store.DefaultVMPolicy), true)
-		vm.ima.File("/usr/bin/odd", "odd")
-		later := r.attest(t, attest.SchemeSEPA, h.id())
+		vm.IMA.File("/usr/bin/odd", "odd")
+		later := r.attest(t, attest.SchemeSEPA, h.ID())
 		for name, x := range map[string]*api.Report{"before": rep, "after": later} {
 			got, err := r.Reverify(t.Context(), operator(), x.ID)
 			must(t, err)
@@ -367,10 +367,10 @@ func TestVerify_judges_what_the_caller_brings_by_the_keys_that_the_caller_names(
 	r := w.start()
 	vm := newVM(1)
 	h := w.host("h1", vm)
-	rep := r.attest(t, attest.SchemeSEPA, h.id())
+	rep := r.attest(t, attest.SchemeSEPA, h.ID())
 	b, err := r.ReportEvidence(t.Context(), operator(), rep.ID)
 	must(t, err)
-	rims := map[string][]string{h.id(): {"good"}, vm.uuid.String(): {"good"}}
+	rims := map[string][]string{h.ID(): {"good"}, vm.UUID.String(): {"good"}}
 	got, err := r.Verify(t.Context(), operator(), api.VerifyRequest{Evidence: b, Anchors: api.VerifyAnchors{Enrolled: true}, RIMs: rims})
 	must(t, err)
 	if got.Host.State != appraise.Trusted || got.VMs[0].State != appraise.Trusted {

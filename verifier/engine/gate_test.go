@@ -25,7 +25,7 @@ func TestGate_is_open_only_for_what_is_TRUSTED_now_by_Evidence_that_is_young_eno
 		vm := newVM(1)
 		h := w.host("h1", vm)
 		var asked atomic.Int32
-		h.onSend = func(*attest.Evidence) bool { asked.Add(1); return true }
+		h.OnSend = func(*attest.Evidence) bool { asked.Add(1); return true }
 		gate := func(q api.GateRequest) *api.Gate {
 			t.Helper()
 			q.VM = "vm1"
@@ -42,7 +42,7 @@ func TestGate_is_open_only_for_what_is_TRUSTED_now_by_Evidence_that_is_young_eno
 		if g := gate(api.GateRequest{MaxAge: 60, Timeout: 10, Nonce: "relying-party"}); !g.Trusted || !g.Attested || asked.Load() != 1 {
 			t.Errorf("attested for it: %+v", g)
 		} else {
-			checkEAR(t, r, g.EAR, vm.uuid.String(), "relying-party", true)
+			checkEAR(t, r, g.EAR, vm.UUID.String(), "relying-party", true)
 		}
 		if g := gate(api.GateRequest{MaxAge: 60, Timeout: 10}); !g.Trusted || g.Attested || asked.Load() != 1 {
 			t.Errorf("what is on record is enough: %+v", g)
@@ -54,13 +54,13 @@ func TestGate_is_open_only_for_what_is_TRUSTED_now_by_Evidence_that_is_young_eno
 		if g := gate(api.GateRequest{MaxAge: 0.001}); g.Trusted || g.Result.State != appraise.Stale || g.EAR != "" {
 			t.Errorf("too old: %+v", g)
 		}
-		vm.ima.File("/usr/bin/odd", "odd")
+		vm.IMA.File("/usr/bin/odd", "odd")
 		if g := gate(api.GateRequest{Timeout: 10}); g.Trusted {
 			t.Errorf("untrusted: %+v", g)
 		} else {
-			checkEAR(t, r, g.EAR, vm.uuid.String(), "", false)
+			checkEAR(t, r, g.EAR, vm.UUID.String(), "", false)
 		}
-		h.onSend = func(*attest.Evidence) bool { return false }
+		h.OnSend = func(*attest.Evidence) bool { return false }
 		if g := gate(api.GateRequest{Timeout: 1}); g.Trusted || g.Result.State != appraise.Unreachable {
 			t.Errorf("no answer: %+v", g)
 		}
@@ -84,7 +84,7 @@ func TestGate_is_closed_while_the_documents_have_changed_and_when_the_VM_is_unkn
 	w := onSQLite(t)
 	r := w.start()
 	h := w.host("h1", newVM(1))
-	r.attest(t, attest.SchemeSEPA, h.id())
+	r.attest(t, attest.SchemeSEPA, h.ID())
 	_, err := r.st.PutVersion(t.Context(), store.NewVersion{Kind: api.DocRIM, Name: "good", SHA256: "x", Data: rimWith(t, "good", func(f *rim.File) { f.Description = "2" }),
 		Created: time.Now(), Activate: true}, store.Trail{})
 	must(t, err)
@@ -108,7 +108,7 @@ func TestGate_without_a_database_is_a_fault_and_no_verdict(t *testing.T) {
 	w := onSQLite(t)
 	r := w.start()
 	h := w.host("h1", newVM(1))
-	r.attest(t, attest.SchemeSEPA, h.id())
+	r.attest(t, attest.SchemeSEPA, h.ID())
 	r.kill()
 	if g, err := r.Gate(t.Context(), operator(), api.GateRequest{VM: "vm1", MaxAge: 60, Timeout: 1}); !errors.Is(err, ErrUnavailable) || g != nil {
 		t.Errorf("%+v, %v", g, err)
@@ -125,7 +125,7 @@ func TestSigningKeys_are_the_same_at_every_replica(t *testing.T) {
 	setX, err := ear.ParseJWKS(x)
 	must(t, err)
 	h := w.host("h1", newVM(1))
-	b.attest(t, attest.SchemeSEPA, h.id())
+	b.attest(t, attest.SchemeSEPA, h.ID())
 	token, err := b.EAR(t.Context(), operator(), "vm1", "")
 	must(t, err)
 	if _, err := ear.Verify(token, setX, ear.Expect{Subject: attest.UUID{15: 1}.String(), Now: time.Now()}); err != nil {

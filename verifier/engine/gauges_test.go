@@ -23,7 +23,7 @@ func TestGauges_tell_what_waits_and_how_old_hosts_evidence_is(t *testing.T) {
 			t.Errorf("nothing is under way: %+v", before.Waiting)
 		}
 		held := make(chan struct{})
-		h.onSend = func(*attest.Evidence) bool { <-held; return true }
+		h.OnSend = func(*attest.Evidence) bool { <-held; return true }
 		ended := make(chan error, 1)
 		go func() {
 			_, err := r.Attest(t.Context(), operator(), api.AttestRequest{Host: "h1", Scheme: attest.SchemeSEPA, Timeout: 30})

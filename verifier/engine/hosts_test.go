@@ -33,9 +33,9 @@ func TestHello_with_an_enrolment_token_needs_no_operator_once(t *testing.T) {
 			{"host9", "named", store.ByToken},
 		} {
 			h := newHost(t, w.service, c.host)
-			h.token = c.token
-			must(t, h.enrol(t.Context()))
-			got, err := r.st.Host(t.Context(), h.id())
+			h.Token = c.token
+			must(t, h.Enrol(t.Context()))
+			got, err := r.st.Host(t.Context(), h.ID())
 			must(t, err)
 			if got.How != c.how {
 				t.Errorf("%s with %q is approved by %q, want %q", c.host, c.token, got.How, c.how)
@@ -55,17 +55,17 @@ func TestHello_with_a_credential_that_is_not_opened_leaves_the_token(t *testing.
 		r := w.start()
 		w.token("good", "", time.Hour)
 		liar := newHost(t, w.service, "host1")
-		liar.token, liar.onKeys = "good", func([]api.ActivatedKey) []api.ActivatedKey { return nil }
-		if err := liar.enrol(t.Context()); !errors.Is(err, ErrForbidden) {
+		liar.Token, liar.OnKeys = "good", func([]api.ActivatedKey) []api.ActivatedKey { return nil }
+		if err := liar.Enrol(t.Context()); !errors.Is(err, ErrForbidden) {
 			t.Errorf("got %v", err)
 		}
-		if err := r.Activated(t.Context(), "", &api.Activated{Host: liar.id()}); !errors.Is(err, ErrGone) {
+		if err := r.Activated(t.Context(), "", &api.Activated{Host: liar.ID()}); !errors.Is(err, ErrGone) {
 			t.Errorf("a second try: %v", err)
 		}
 		h := newHost(t, w.service, "host1")
-		h.token = "good"
-		must(t, h.enrol(t.Context()))
-		got, err := r.st.Host(t.Context(), h.id())
+		h.Token = "good"
+		must(t, h.Enrol(t.Context()))
+		got, err := r.st.Host(t.Context(), h.ID())
 		must(t, err)
 		if !got.Approved() {
 			t.Error("the token was used up by a host that failed")
@@ -84,8 +84,8 @@ func TestHello_may_end_at_another_replica(t *testing.T) {
 		}
 		return b
 	}, "host1")
-	must(t, h.enrol(t.Context()))
-	if _, err := a.st.Host(t.Context(), h.id()); err != nil {
+	must(t, h.Enrol(t.Context()))
+	if _, err := a.st.Host(t.Context(), h.ID()); err != nil {
 		t.Error(err)
 	}
 }
@@ -95,12 +95,12 @@ func TestHello_with_the_name_of_another_host_raises_an_alert_that_stays(t *testi
 	w := onSQLite(t)
 	r := w.start()
 	first, second := newHost(t, w.service, "host1"), newHost(t, w.service, "host1")
-	must(t, first.enrol(t.Context()))
-	must(t, second.enrol(t.Context()))
-	must(t, second.enrol(t.Context()))
+	must(t, first.Enrol(t.Context()))
+	must(t, second.Enrol(t.Context()))
+	must(t, second.Enrol(t.Context()))
 	alerts, err := r.st.Alerts(t.Context(), "", false)
 	must(t, err)
-	if len(alerts) != 1 || alerts[0].Code != AlertHostName || alerts[0].Machine != second.id() {
+	if len(alerts) != 1 || alerts[0].Code != AlertHostName || alerts[0].Machine != second.ID() {
 		t.Errorf("%+v", alerts)
 	}
 }
@@ -111,13 +111,13 @@ func TestVerdict_that_an_operator_must_settle_raises_an_alert_and_closes_it_when
 	m := newVM(1)
 	w.host("host1", m)
 	want(t, r.attest(t, attest.SchemeSEPA, "", "vm1").VMs[0], appraise.Trusted)
-	m.tpm = newBox().tpm
+	m.TPM = newBox().TPM
 	for range 2 {
 		want(t, r.attest(t, attest.SchemeSEPA, "", "vm1").VMs[0], appraise.Untrusted, appraise.CodeIdentityChanged)
 	}
 	alerts, err := r.st.Alerts(t.Context(), "", false)
 	must(t, err)
-	if len(alerts) != 1 || alerts[0].Code != string(appraise.CodeIdentityChanged) || alerts[0].Machine != m.uuid.String() || alerts[0].Count != 2 {
+	if len(alerts) != 1 || alerts[0].Code != string(appraise.CodeIdentityChanged) || alerts[0].Machine != m.UUID.String() || alerts[0].Count != 2 {
 		t.Errorf("%+v", alerts)
 	}
 }
@@ -137,9 +137,9 @@ func TestSchedule_is_the_shortest_interval_of_host_and_VMs_and_changes_with_them
 	onEach(t, func(t *testing.T, w *world) {
 		r := w.start()
 		h := newHost(t, w.service, "host1", newVM(1), newVM(2))
-		must(t, h.enrol(t.Context()))
+		must(t, h.Enrol(t.Context()))
 		poll := func() *api.Schedule {
-			p, _, err := r.Poll(t.Context(), "", h.id(), 0)
+			p, _, err := r.Poll(t.Context(), "", h.ID(), 0)
 			must(t, err)
 			return p.Schedule
 		}
@@ -152,11 +152,11 @@ func TestSchedule_is_the_shortest_interval_of_host_and_VMs_and_changes_with_them
 			return s != nil && s.Interval == 5*time.Minute && s.Scheme == attest.SchemeSEPA
 		})
 		w.policy("often", func(f *policy.File) { f.Interval, f.Jitter = policy.Duration(20*time.Second), 0.2 })
-		must(t, r.st.PutSettings(t.Context(), h.vms[1].uuid.String(), api.Settings{Policy: "often"}, store.Trail{}))
+		must(t, r.st.PutSettings(t.Context(), h.VMs[1].UUID.String(), api.Settings{Policy: "often"}, store.Trail{}))
 		w.until("the VM's interval", func() bool { s := poll(); return s.Interval == 20*time.Second && s.Jitter == 0.2 })
 		w.policy("often", func(f *policy.File) { f.Interval = policy.Duration(40 * time.Second) })
 		w.until("the policy's new interval", func() bool { return poll().Interval == 40*time.Second })
-		if _, err := r.Hello(t.Context(), "", &api.HostHello{Name: "host1", EK: h.tpm.EKPublic(), AK: h.tpm.AKPublic()}); err != nil {
+		if _, err := r.Hello(t.Context(), "", &api.HostHello{Name: "host1", EK: h.TPM.EKPublic(), AK: h.TPM.AKPublic()}); err != nil {
 			t.Fatal(err)
 		}
 		w.until("the interval without VMs", func() bool { s := poll(); return s.Interval == 5*time.Minute && s.Scheme == attest.SchemeHost })
@@ -169,21 +169,21 @@ func TestPoll_of_a_host_that_was_removed_is_refused_at_every_replica(t *testing.
 	h := newHost(t, w.service, "host1")
 	w.admit(h)
 	for _, r := range []*replica{a, b} {
-		_, _, err := r.Poll(t.Context(), "", h.id(), 0)
+		_, _, err := r.Poll(t.Context(), "", h.ID(), 0)
 		must(t, err)
 	}
 	waits := make(chan error, 1)
 	go func() {
-		_, _, err := b.Poll(t.Context(), "", h.id(), 30*time.Second)
+		_, _, err := b.Poll(t.Context(), "", h.ID(), 30*time.Second)
 		waits <- err
 	}()
 	time.Sleep(100 * time.Millisecond)
-	must(t, a.st.DeleteHost(t.Context(), h.id(), store.Trail{}))
+	must(t, a.st.DeleteHost(t.Context(), h.ID(), store.Trail{}))
 	if err := <-waits; !errors.Is(err, ErrForbidden) {
 		t.Errorf("the poll that waits: %v", err)
 	}
 	w.until("a refusal of the next poll", func() bool {
-		_, _, err := a.Poll(t.Context(), "", h.id(), 0)
+		_, _, err := a.Poll(t.Context(), "", h.ID(), 0)
 		return errors.Is(err, ErrForbidden)
 	})
 }
@@ -194,10 +194,10 @@ func TestPoll_that_finds_nothing_reads_nothing_the_second_time(t *testing.T) {
 	r := w.start()
 	h := newHost(t, w.service, "host1")
 	w.admit(h)
-	_, _, err := r.Poll(t.Context(), "", h.id(), 0)
+	_, _, err := r.Poll(t.Context(), "", h.ID(), 0)
 	must(t, err)
 	r.kill() // every read fails from now on
-	p, _, err := r.Poll(context.WithoutCancel(t.Context()), "", h.id(), 0)
+	p, _, err := r.Poll(context.WithoutCancel(t.Context()), "", h.ID(), 0)
 	if err != nil || len(p.Challenges) != 0 || p.Schedule == nil {
 		t.Errorf("%+v, %v", p, err)
 	}
@@ -226,12 +226,12 @@ func TestHosts_that_are_lost_or_do_not_attest_raise_alerts_that_close_when_they_
 			t.Errorf("alerts %v", open())
 		}
 		r.watching.Lock()
-		r.watched[h.id()] = time.Now().Add(-time.Hour) // it is there since long, and attests every five minutes
+		r.watched[h.ID()] = time.Now().Add(-time.Hour) // it is there since long, and attests every five minutes
 		r.watching.Unlock()
 		if turn(); len(open()) != 1 || open()[0] != AlertHostOverdue {
 			t.Errorf("alerts %v", open())
 		}
-		h.serve()
+		h.Serve()
 		want(t, r.attest(t, attest.SchemeHost, "host1").Host, appraise.Trusted)
 		if turn(); len(open()) != 0 {
 			t.Errorf("alerts %v", open())

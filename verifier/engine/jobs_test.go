@@ -14,7 +14,7 @@ func TestJob_that_is_given_up_has_failed_and_tells_why(t *testing.T) {
 	onEach(t, func(t *testing.T, w *world) {
 		r := w.start(func(c *Config) { c.tries = 1 })
 		h := w.host("h1", newVM(1))
-		r.attest(t, attest.SchemeSEPA, h.id())
+		r.attest(t, attest.SchemeSEPA, h.ID())
 		r.settled(w)
 		v := w.put(r, api.DocRIM, "good", rimWith(t, "good", func(f *rim.File) { f.Exclude = []string{"/usr/bin/odd"} }), false)
 		w.exec(r, `ALTER TABLE evidence RENAME TO away`)

@@ -96,16 +96,16 @@ func TestVerifier_killed_by_SIGKILL_leaves_an_answer_that_the_next_one_ends_once
 			r := w.start()
 			h := newHost(t, w.service, fmt.Sprintf("host%d", at), newVM(byte(at)+1))
 			w.admit(h)
-			h.serve()
-			want(t, r.attest(t, attest.SchemeSEPA, h.name).VMs[0], appraise.Trusted) // its key is enrolled
-			c, err := r.Challenge(t.Context(), "", h.id(), attest.SchemeSEPA)
+			h.Serve()
+			want(t, r.attest(t, attest.SchemeSEPA, h.Name).VMs[0], appraise.Trusted) // its key is enrolled
+			c, err := r.Challenge(t.Context(), "", h.ID(), attest.SchemeSEPA)
 			must(t, err)
-			b, err := h.evidence(c).Encode()
+			b, err := h.Evidence(c).Encode()
 			must(t, err)
 			r.end()
 			st, err := store.Open(t.Context(), store.Config{Path: w.conf.Path, URL: w.conf.URL})
 			must(t, err)
-			_, err = st.Take(t.Context(), c.Nonce, h.id(), b, "a replica that is gone", 0, time.Now())
+			_, err = st.Take(t.Context(), c.Nonce, h.ID(), b, "a replica that is gone", 0, time.Now())
 			must(t, err)
 			must(t, st.Close())
 			kill9(t, w.conf, at)
@@ -127,7 +127,7 @@ func TestClose_tells_who_waits_and_voids_what_was_asked(t *testing.T) {
 		h := w.host("host1", m)
 		want(t, r.attest(t, attest.SchemeSEPA, "", "vm1").VMs[0], appraise.Trusted)
 		held := make(chan *attest.Evidence, 1)
-		h.onSend = func(ev *attest.Evidence) bool { held <- ev; return false }
+		h.OnSend = func(ev *attest.Evidence) bool { held <- ev; return false }
 		asked := make(chan *api.Report, 1)
 		go func() {
 			report, err := r.Attest(t.Context(), operator(), api.AttestRequest{VMs: []string{"vm1"}, Scheme: attest.SchemeSEPA, Timeout: 30})
@@ -151,14 +151,14 @@ func TestClose_tells_who_waits_and_voids_what_was_asked(t *testing.T) {
 		if _, err := next.Evidence(t.Context(), "", b); err == nil {
 			t.Error("an answer to a void challenge counted")
 		}
-		h.onSend = nil
-		m.ima.File("/usr/bin/init", "init")
+		h.OnSend = nil
+		m.IMA.File("/usr/bin/init", "init")
 		report := next.attest(t, attest.SchemeSEPA, "", "vm1")
 		want(t, report.VMs[0], appraise.Trusted)
 		if report.VMs[0].Entries != 3 {
 			t.Errorf("%d entries", report.VMs[0].Entries)
 		}
-		m.tpm.ResetCount-- // attack 44, over the restart
+		m.TPM.ResetCount-- // attack 44, over the restart
 		want(t, next.attest(t, attest.SchemeSEPA, "", "vm1").VMs[0], appraise.Rollback, appraise.CodeRollback)
 	})
 }

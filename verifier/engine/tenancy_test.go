@@ -102,13 +102,13 @@ func TestService_never_shows_a_tenant_what_is_another_tenants(t *testing.T) {
 	r := w.start()
 	ctx := t.Context()
 	mine, theirs := newVM(1), newVM(2)
-	theirs.name = "their-secret-vm"
+	theirs.Name = "their-secret-vm"
 	h := w.host("h1", mine, theirs)
-	must(t, r.PutSettings(ctx, operator(), mine.uuid.String(), api.Settings{RIMs: []string{"good"}, Tenant: "me"}))
+	must(t, r.PutSettings(ctx, operator(), mine.UUID.String(), api.Settings{RIMs: []string{"good"}, Tenant: "me"}))
 	w.put(r, api.DocRIM, "their-reference-values", rimWith(t, "their-reference-values", changeNothing), true)
-	must(t, r.PutSettings(ctx, operator(), theirs.uuid.String(), api.Settings{RIMs: []string{"good", "their-reference-values"}, Tenant: "them"}))
-	h.ima.File("/usr/bin/odd-on-the-host", "odd")
-	rep := r.attest(t, attest.SchemeSEPA, h.id())
+	must(t, r.PutSettings(ctx, operator(), theirs.UUID.String(), api.Settings{RIMs: []string{"good", "their-reference-values"}, Tenant: "them"}))
+	h.IMA.File("/usr/bin/odd-on-the-host", "odd")
+	rep := r.attest(t, attest.SchemeSEPA, h.ID())
 	r.settled(w)
 	who := api.Caller{Name: "token:me", Role: api.RoleOperator, Tenant: "me"}
 
@@ -122,7 +122,7 @@ func TestService_never_shows_a_tenant_what_is_another_tenants(t *testing.T) {
 		if m.Type.NumIn() < 3 || m.Type.In(2) != reflect.TypeFor[api.Caller]() {
 			continue // nobody asks
 		}
-		for what, id := range map[string]string{"UUID": theirs.uuid.String(), "name": theirs.name, "host": h.id()} {
+		for what, id := range map[string]string{"UUID": theirs.UUID.String(), "name": theirs.Name, "host": h.ID()} {
 			got, err := asTenant(t, r, m, who, map[string]string{"machine": id, "report": rep.ID})
 			if err == nil {
 				answered++
@@ -131,11 +131,11 @@ func TestService_never_shows_a_tenant_what_is_another_tenants(t *testing.T) {
 			if err != nil && !errors.As(err, &no) && !errors.Is(err, context.DeadlineExceeded) {
 				t.Errorf("%s by %s: %v", m.Name, what, err)
 			}
-			for _, secret := range []string{"their-", "them", theirs.uuid.String(), "odd-on-the-host"} {
+			for _, secret := range []string{"their-", "them", theirs.UUID.String(), "odd-on-the-host"} {
 				if strings.Contains(got, secret) {
 					t.Errorf("%s by %s tells %q: %.300s", m.Name, what, secret, got)
 				}
-				if err != nil && secret != theirs.uuid.String() && secret != "their-" && strings.Contains(err.Error(), secret) {
+				if err != nil && secret != theirs.UUID.String() && secret != "their-" && strings.Contains(err.Error(), secret) {
 					t.Errorf("%s by %s tells %q in its error: %v", m.Name, what, secret, err)
 				}
 			}
@@ -155,10 +155,10 @@ func TestService_never_shows_a_tenant_what_is_another_tenants(t *testing.T) {
 	if b, err := json.Marshal(own); err != nil || strings.Contains(string(b), "odd-on-the-host") || len(own.VMs) != 1 {
 		t.Errorf("%s %v", b, err)
 	}
-	if s := w.vmState(r, theirs.uuid.String()); s == "" {
+	if s := w.vmState(r, theirs.UUID.String()); s == "" {
 		t.Error("the other tenant's VM is gone")
 	}
-	got, err := r.Settings(ctx, operator(), theirs.uuid.String())
+	got, err := r.Settings(ctx, operator(), theirs.UUID.String())
 	must(t, err)
 	if got.Tenant != "them" || len(got.RIMs) != 2 {
 		t.Errorf("the other tenant's settings were changed: %+v", got)
@@ -170,7 +170,7 @@ func TestService_says_the_same_of_what_is_not_there_and_of_what_is_somebody_else
 	r := w.start()
 	vm := newVM(1)
 	w.host("h1", vm)
-	must(t, r.PutSettings(t.Context(), operator(), vm.uuid.String(), api.Settings{RIMs: []string{"good"}, Tenant: "them"}))
+	must(t, r.PutSettings(t.Context(), operator(), vm.UUID.String(), api.Settings{RIMs: []string{"good"}, Tenant: "them"}))
 	who := api.Caller{Name: "token:me", Role: api.RoleViewer, Tenant: "me"}
 	for name, f := range map[string]func(id string) error{
 		"VM":       func(id string) error { _, err := r.VM(t.Context(), who, id); return err },
@@ -183,9 +183,9 @@ func TestService_says_the_same_of_what_is_not_there_and_of_what_is_somebody_else
 			return err
 		},
 	} {
-		there, not := f(vm.uuid.String()), f(attest.UUID{15: 77}.String())
+		there, not := f(vm.UUID.String()), f(attest.UUID{15: 77}.String())
 		if !errors.Is(there, ErrNotFound) || !errors.Is(not, ErrNotFound) ||
-			strings.ReplaceAll(there.Error(), vm.uuid.String(), "X") != strings.ReplaceAll(not.Error(), attest.UUID{15: 77}.String(), "X") {
+			strings.ReplaceAll(there.Error(), vm.UUID.String(), "X") != strings.ReplaceAll(not.Error(), attest.UUID{15: 77}.String(), "X") {
 			t.Errorf("%s: %v and %v", name, there, not)
 		}
 	}

@@ -98,8 +98,8 @@ func TestEnrolToken_admits_one_host(t *testing.T) {
 		tok, err := r.NewEnrolToken(ctx, operator(), "h1", 600)
 		must(t, err)
 		h := newHost(t, w.service, "h1", newVM(1))
-		h.token = tok.Secret
-		must(t, h.enrol(ctx))
+		h.Token = tok.Secret
+		must(t, h.Enrol(ctx))
 		got, err := r.Host(ctx, operator(), "h1")
 		must(t, err)
 		list, err := r.EnrolTokens(ctx, operator())
@@ -108,8 +108,8 @@ func TestEnrolToken_admits_one_host(t *testing.T) {
 			t.Errorf("%+v %+v", got, list)
 		}
 		other := newHost(t, w.service, "h2")
-		other.token = tok.Secret
-		must(t, other.enrol(ctx))
+		other.Token = tok.Secret
+		must(t, other.Enrol(ctx))
 		if got, err := r.Host(ctx, operator(), "h2"); err != nil || got.Approved {
 			t.Errorf("a second one: %+v %v", got, err)
 		}
@@ -129,9 +129,9 @@ func TestAudit_has_every_change_and_shows_one_that_was_tampered_with(t *testing.
 		w.put(r, api.DocRIM, "web", rimWith(t, "web", changeNothing), true)
 		_, err = r.Activate(ctx, operator(), api.DocRIM, "web", 1)
 		must(t, err)
-		must(t, r.PutSettings(ctx, operator(), h.vms[0].uuid.String(), api.Settings{RIMs: []string{"web"}, Tenant: "me"}))
-		must(t, r.DeleteVM(ctx, operator(), h.vms[0].uuid.String()))
-		must(t, r.DeleteHost(ctx, operator(), h.id()))
+		must(t, r.PutSettings(ctx, operator(), h.VMs[0].UUID.String(), api.Settings{RIMs: []string{"web"}, Tenant: "me"}))
+		must(t, r.DeleteVM(ctx, operator(), h.VMs[0].UUID.String()))
+		must(t, r.DeleteHost(ctx, operator(), h.ID()))
 		got := r.actions(t)[before:]
 		want := "token.new token.delete document.put document.activate machine.settings vm.delete host.delete"
 		if strings.Join(got, " ") != want {

@@ -21,8 +21,8 @@ func TestViews_show_hosts_and_VMs_as_they_count_now(t *testing.T) {
 		ctx := t.Context()
 		a := w.host("h1", newVM(1), newVM(2))
 		w.host("h2", newVM(3))
-		a.vms[1].ima.File("/usr/bin/odd", "odd")
-		r.attest(t, attest.SchemeSEPA, a.id())
+		a.VMs[1].IMA.File("/usr/bin/odd", "odd")
+		r.attest(t, attest.SchemeSEPA, a.ID())
 
 		o, err := r.Overview(ctx, operator())
 		must(t, err)
@@ -83,10 +83,10 @@ func TestViews_show_a_machine_down_to_the_file_the_PCR_and_the_key(t *testing.T)
 		vm := newVM(1)
 		h := w.host("h1", vm)
 		for i := range 5 {
-			vm.ima.File(fmt.Sprintf("/opt/%d", i), "x")
+			vm.IMA.File(fmt.Sprintf("/opt/%d", i), "x")
 		}
-		rep := r.attest(t, attest.SchemeSEPA, h.id())
-		id := vm.uuid.String()
+		rep := r.attest(t, attest.SchemeSEPA, h.ID())
+		id := vm.UUID.String()
 
 		all, err := r.IMAEntries(ctx, operator(), id, api.IMAFilter{Page: api.Page{Limit: 3}})
 		must(t, err)
@@ -109,7 +109,7 @@ func TestViews_show_a_machine_down_to_the_file_the_PCR_and_the_key(t *testing.T)
 		ident, err := r.Identity(ctx, operator(), id)
 		must(t, err)
 		if ident.How != howActivation || !strings.HasPrefix(ident.EKPEM, "-----BEGIN PUBLIC KEY") || !strings.HasPrefix(ident.AKPEM, "-----BEGIN PUBLIC KEY") ||
-			ident.HostName != "h1" || !ident.Link.OK || ident.EKSHA256 != api.EKSHA256(vm.tpm.EKPublic()) {
+			ident.HostName != "h1" || !ident.Link.OK || ident.EKSHA256 != api.EKSHA256(vm.TPM.EKPublic()) {
 			t.Errorf("%+v", ident)
 		}
 		list, err := r.Identities(ctx, operator(), api.Page{})
@@ -117,7 +117,7 @@ func TestViews_show_a_machine_down_to_the_file_the_PCR_and_the_key(t *testing.T)
 		if list.Total != 1 || list.Items[0].Name != "vm1" || list.Items[0].AKPEM != ident.AKPEM {
 			t.Errorf("%+v", list)
 		}
-		host, err := r.Identity(ctx, operator(), h.id())
+		host, err := r.Identity(ctx, operator(), h.ID())
 		must(t, err)
 		if host.How != "operator" || !strings.HasPrefix(host.EKPEM, "-----BEGIN PUBLIC KEY") || !host.Link.OK {
 			t.Errorf("%+v", host)
@@ -172,8 +172,8 @@ func TestAlerts_come_with_a_verdict_and_are_acknowledged(t *testing.T) {
 		ctx := t.Context()
 		vm := newVM(1)
 		h := w.host("h1", vm)
-		vm.ima.File("/usr/bin/odd", "odd")
-		r.attest(t, attest.SchemeSEPA, h.id())
+		vm.IMA.File("/usr/bin/odd", "odd")
+		r.attest(t, attest.SchemeSEPA, h.ID())
 		list, err := r.Alerts(ctx, operator(), false)
 		must(t, err)
 		if len(list) != 1 || list[0].Code != string(appraise.CodeIMAUnlisted) || list[0].Name != "vm1" {
@@ -187,7 +187,7 @@ func TestAlerts_come_with_a_verdict_and_are_acknowledged(t *testing.T) {
 		if _, err := r.AckAlert(ctx, operator(), 99); !errors.Is(err, ErrNotFound) {
 			t.Error(err)
 		}
-		_, err = r.Accept(ctx, operator(), "good", api.AcceptRequest{Machine: vm.uuid.String(), All: true, Activate: true})
+		_, err = r.Accept(ctx, operator(), "good", api.AcceptRequest{Machine: vm.UUID.String(), All: true, Activate: true})
 		must(t, err)
 		w.until("the alert is closed by the re-appraisal", func() bool { l, err := r.Alerts(ctx, operator(), false); return err == nil && len(l) == 0 })
 	})

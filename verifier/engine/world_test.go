@@ -135,18 +135,18 @@ func (w *world) host(name string, vms ...*vm) *host {
 	w.t.Helper()
 	h := newHost(w.t, w.service, name, vms...)
 	w.admit(h)
-	return h.serve()
+	return h.Serve()
 }
 
 func (w *world) admit(h *host) {
 	w.t.Helper()
 	ctx, st := w.t.Context(), w.now.Load().st
-	must(w.t, h.enrol(ctx))
-	must(w.t, st.ApproveHost(ctx, h.id(), store.ByOperator, store.Trail{}))
-	w.reference(newBox().golden(w.t, "good"), "good")
-	w.assign(h.id(), "good")
-	for _, m := range h.vms {
-		w.assign(m.uuid.String(), "good")
+	must(w.t, h.Enrol(ctx))
+	must(w.t, st.ApproveHost(ctx, h.ID(), store.ByOperator, store.Trail{}))
+	w.reference(newBox().Golden(w.t, "good"), "good")
+	w.assign(h.ID(), "good")
+	for _, m := range h.VMs {
+		w.assign(m.UUID.String(), "good")
 	}
 }
 

@@ -38,7 +38,7 @@ func TestEvery_route_without_the_database_is_a_fault_on_time_and_shows_no_verdic
 	for _, r := range server.Routes() {
 		wg.Go(func() {
 			method, path, _ := strings.Cut(r.Pattern, " ")
-			path = strings.NewReplacer("{id}", m.uuid.String(), "{name}", "good", "{version}", "1").Replace(path)
+			path = strings.NewReplacer("{id}", m.UUID.String(), "{name}", "good", "{version}", "1").Replace(path)
 			body := ""
 			switch {
 			case strings.HasSuffix(path, "/gate"):
@@ -104,10 +104,10 @@ func TestHello_with_a_certificate_that_names_addresses_calls_none_of_them(t *tes
 	url := "http://" + l.Addr().String() + "/x"
 	for _, by := range []*authority{vendor, other} {
 		h := newHost(t, v.Client, "host1")
-		h.ekCert = by.ekCert(h.tpm.EKPublic(), func(c *x509.Certificate) {
+		h.EKCert = by.ekCert(h.TPM.EKPublic(), func(c *x509.Certificate) {
 			c.IssuingCertificateURL, c.OCSPServer, c.CRLDistributionPoints = []string{url}, []string{url}, []string{url}
 		})
-		must(t, h.enrol(t.Context()))
+		must(t, h.Enrol(t.Context()))
 	}
 	time.Sleep(200 * time.Millisecond)
 	must(t, l.Close())

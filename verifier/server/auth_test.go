@@ -111,21 +111,21 @@ func TestTLS_binds_a_certificate_to_the_host_that_enrolled_with_it(t *testing.T)
 	c2, _ := dialTLS(t, addr, a.issue("h2", "host2.example", time.Hour, nil))
 	h1 := newHost(t, c1, "host1", newVM(1))
 	v.admit(h1)
-	h1.serve()
+	h1.Serve()
 	want(t, v.attest(attest.SchemeSEPA, "host1").VMs[0], appraise.Trusted)
 	thief := newHost(t, c2, "host1")
-	thief.box = h1.box // knows the public keys, and has the TPM too, for all that the Verifier can tell
-	if err := thief.enrol(t.Context()); !api.IsStatus(err, http.StatusForbidden) {
+	thief.Box = h1.Box // knows the public keys, and has the TPM too, for all that the Verifier can tell
+	if err := thief.Enrol(t.Context()); !api.IsStatus(err, http.StatusForbidden) {
 		t.Errorf("another certificate says hello for host1: %v", err)
 	}
-	if _, err := c2.Challenges(t.Context(), h1.id(), 0); !api.IsStatus(err, http.StatusForbidden) {
+	if _, err := c2.Challenges(t.Context(), h1.ID(), 0); !api.IsStatus(err, http.StatusForbidden) {
 		t.Errorf("another certificate takes host1's challenges: %v", err)
 	}
-	if err := thief.send(t.Context(), h1.evidence(&attest.Challenge{Nonce: attest.Nonce{1}, Scheme: attest.SchemeHost, Host: h1.id(), NotAfter: time.Now().Unix() + 60})); !api.IsStatus(err, http.StatusForbidden) {
+	if err := thief.Send(t.Context(), h1.Evidence(&attest.Challenge{Nonce: attest.Nonce{1}, Scheme: attest.SchemeHost, Host: h1.ID(), NotAfter: time.Now().Unix() + 60})); !api.IsStatus(err, http.StatusForbidden) {
 		t.Errorf("another certificate answers for host1: %v", err)
 	}
 	second := newHost(t, c1, "host2")
-	if err := second.enrol(t.Context()); !api.IsStatus(err, http.StatusForbidden) {
+	if err := second.Enrol(t.Context()); !api.IsStatus(err, http.StatusForbidden) {
 		t.Errorf("host1's certificate enrols another TPM: %v", err)
 	}
 }

@@ -24,9 +24,9 @@ type bootLogs struct {
 }
 
 func (b *bootLogs) watch(h *host) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.onEvid = func(ev *attest.Evidence) {
+	h.Mu.Lock()
+	defer h.Mu.Unlock()
+	h.OnEvid = func(ev *attest.Evidence) {
 		b.mu.Lock()
 		defer b.mu.Unlock()
 		b.last = map[attest.UUID]int{{}: len(ev.Host.BootLog)}
@@ -49,12 +49,12 @@ func (b *bootLogs) want(t *testing.T, what string, host, vm bool) {
 }
 
 // reboot starts the VM's guest anew.
-func (v *vm) reboot(h *host, bootID string) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
+func reboot(v *vm, h *host, bootID string) {
+	h.Mu.Lock()
+	defer h.Mu.Unlock()
 	fresh := newBox()
-	v.boot, v.ima, v.bootID = fresh.boot, fresh.ima, bootID
-	v.tpm.ResetCount++
+	v.Boot, v.IMA, v.BootID = fresh.Boot, fresh.IMA, bootID
+	v.TPM.ResetCount++
 }
 
 // bootPolicy is a policy that requires a boot log, and events that one of the rules allows.
@@ -97,29 +97,29 @@ func TestBootLog_comes_once_in_a_boot_and_judges_it_ever_after(t *testing.T) {
 	must(t, err)
 	whole, err := attest.DecodeEvidence(b)
 	must(t, err)
-	if !bytes.Equal(whole.VMs[0].BootLog, m.boot.Data) || !bytes.Equal(whole.Host.BootLog, h.boot.Data) {
+	if !bytes.Equal(whole.VMs[0].BootLog, m.Boot.Data) || !bytes.Equal(whole.Host.BootLog, h.Boot.Data) {
 		t.Error("saved evidence is without boot logs")
 	}
-	log, err := v.MachineBootLog(t.Context(), m.uuid.String())
+	log, err := v.MachineBootLog(t.Context(), m.UUID.String())
 	must(t, err)
-	if !bytes.Equal(log, m.boot.Data) {
+	if !bytes.Equal(log, m.Boot.Data) {
 		t.Errorf("a boot log of %d bytes", len(log))
 	}
-	events, err := v.BootEvents(t.Context(), m.uuid.String())
+	events, err := v.BootEvents(t.Context(), m.UUID.String())
 	must(t, err)
 	if len(events) == 0 {
 		t.Error("no boot events")
 	}
 
-	m.reboot(h, "boot-2")
+	reboot(m, h, "boot-2")
 	want(t, v.attest(attest.SchemeSEPA, "host1").VMs[0], appraise.Trusted)
 	sent.want(t, "rebooted", false, true)
 	want(t, v.attest(attest.SchemeSEPA, "host1").VMs[0], appraise.Trusted)
 	sent.want(t, "after that", false, false)
-	h.mu.Lock()
-	m.boot.Event(5, measuretest.EvAction, []byte("something that the firmware measured late"))
-	m.boot.Data = nil // and nobody shows
-	h.mu.Unlock()
+	h.Mu.Lock()
+	m.Boot.Event(5, measuretest.EvAction, []byte("something that the firmware measured late"))
+	m.Boot.Data = nil // and nobody shows
+	h.Mu.Unlock()
 	want(t, v.attest(attest.SchemeSEPA, "host1").VMs[0], appraise.Untrusted, appraise.CodePCRMismatch, appraise.CodeBootLog)
 	sent.want(t, "PCRs changed within the boot", false, false)
 }
@@ -136,7 +136,7 @@ func TestBootLog_on_record_is_judged_by_a_policy_of_later(t *testing.T) {
 	narrow, wide := v.bootPolicy("narrow", "linux"), v.bootPolicy("wide", "pc")
 	rule := func(policy string) *api.Report {
 		t.Helper()
-		must(t, v.PutSettings(t.Context(), m.uuid.String(), api.Settings{Policy: policy, RIMs: []string{"good"}}))
+		must(t, v.PutSettings(t.Context(), m.UUID.String(), api.Settings{Policy: policy, RIMs: []string{"good"}}))
 		return v.attest(attest.SchemeSEPA, "host1")
 	}
 	third := rule("narrow")
@@ -145,11 +145,11 @@ func TestBootLog_on_record_is_judged_by_a_policy_of_later(t *testing.T) {
 	fourth := rule("wide")
 	wantEvents(t, "rules that allow it", fourth.VMs[0], appraise.Trusted)
 
-	index, err := new(rim.Library).Load(newBox().golden(t, "good"))
+	index, err := new(rim.Library).Load(newBox().Golden(t, "good"))
 	must(t, err)
-	refs := evaluate.References{h.id(): {index}, m.uuid.String(): {index}}
-	anchors := evaluate.Anchors{HostEK: api.EKSHA256(h.tpm.EKPublic()), HostAK: h.tpm.AKName(),
-		VTPMs: []evaluate.VTPM{{EKName: softtpm.Name(m.tpm.EKPublic()), UUID: m.uuid, AKName: m.tpm.AKName()}}}
+	refs := evaluate.References{h.ID(): {index}, m.UUID.String(): {index}}
+	anchors := evaluate.Anchors{HostEK: api.EKSHA256(h.TPM.EKPublic()), HostAK: h.TPM.AKName(),
+		VTPMs: []evaluate.VTPM{{EKName: softtpm.Name(m.TPM.EKPublic()), UUID: m.UUID, AKName: m.TPM.AKName()}}}
 	for _, r := range []*api.Report{second, third, fourth} {
 		b, err := v.ReportEvidence(t.Context(), r.ID)
 		must(t, err)
@@ -180,13 +180,13 @@ func TestBootLog_that_rules_of_later_allow_is_kept_from_the_evidence_that_brough
 	var sent bootLogs
 	sent.watch(h)
 	v.bootPolicy("rules", "linux")
-	must(t, v.PutSettings(t.Context(), m.uuid.String(), api.Settings{Policy: "rules", RIMs: []string{"good"}}))
+	must(t, v.PutSettings(t.Context(), m.UUID.String(), api.Settings{Policy: "rules", RIMs: []string{"good"}}))
 	for range 2 {
 		wantEvents(t, "rules that do not allow it", v.attest(attest.SchemeSEPA, "host1").VMs[0], appraise.Untrusted)
 	}
 	v.bootPolicy("rules", "pc")
 	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
-		r, err := v.VM(t.Context(), m.uuid.String())
+		r, err := v.VM(t.Context(), m.UUID.String())
 		must(t, err)
 		if r.Result.State == appraise.Trusted {
 			break
@@ -202,7 +202,7 @@ func TestBootLog_that_rules_of_later_allow_is_kept_from_the_evidence_that_brough
 	must(t, err)
 	whole, err := attest.DecodeEvidence(b)
 	must(t, err)
-	if !bytes.Equal(whole.VMs[0].BootLog, m.boot.Data) {
+	if !bytes.Equal(whole.VMs[0].BootLog, m.Boot.Data) {
 		t.Errorf("saved evidence has a boot log of %d bytes", len(whole.VMs[0].BootLog))
 	}
 }

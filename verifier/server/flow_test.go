@@ -9,28 +9,13 @@ import (
 	"virt-attest/attest"
 	"virt-attest/verifier/api"
 	"virt-attest/verifier/appraise"
+	"virt-attest/verifier/internal/simhost"
 )
 
 func TestAttest_by_every_scheme_trusts_machines_that_are_as_their_reference(t *testing.T) {
 	onEach(t, func(t *testing.T, v *verifier) {
 		v.host("host1", newVM(1), newVM(2), newVM(3))
-		for _, c := range []struct {
-			scheme attest.Scheme
-			vms    []string
-			n      int
-		}{
-			{attest.SchemeHost, nil, 0}, {attest.SchemeSEPA, nil, 3}, {attest.SchemeSEPA, []string{"vm2"}, 1}, {attest.SchemeHYPA, nil, 3},
-			{attest.SchemeHYPA, []string{"vm1", "vm3", "vm1"}, 2}, {attest.SchemeSEPAExact, []string{"vm1"}, 1},
-		} {
-			r := v.attest(c.scheme, "", c.vms...)
-			want(t, r.Host, appraise.Trusted)
-			if len(r.VMs) != c.n || len(r.Steps) < 4 {
-				t.Errorf("%v: %d VMs, %d steps", c.scheme, len(r.VMs), len(r.Steps))
-			}
-			for _, vm := range r.VMs {
-				want(t, vm, appraise.Trusted)
-			}
-		}
+		simhost.EveryScheme(t, func(s attest.Scheme, vms ...string) *api.Report { return v.attest(s, "", vms...) })
 		vms, err := v.VMs(t.Context())
 		must(t, err)
 		hosts, err := v.Hosts(t.Context())
@@ -46,9 +31,9 @@ func TestAttest_sends_only_new_log_entries_and_keeps_the_whole_log(t *testing.T)
 		m := newVM(1)
 		h := v.host("host1", m)
 		v.attest(attest.SchemeSEPA, "host1")
-		m.ima.File("/usr/bin/init", "init")
+		m.IMA.File("/usr/bin/init", "init")
 		var asked attest.Resume
-		h.onEvid = func(ev *attest.Evidence) { asked = ev.Challenge.ResumeFor(m.uuid) }
+		h.OnEvid = func(ev *attest.Evidence) { asked = ev.Challenge.ResumeFor(m.UUID) }
 		for _, scheme := range []attest.Scheme{attest.SchemeHYPA, attest.SchemeSEPA} {
 			r := v.attest(scheme, "host1", "vm1")
 			want(t, r.VMs[0], appraise.Trusted)
@@ -59,9 +44,9 @@ func TestAttest_sends_only_new_log_entries_and_keeps_the_whole_log(t *testing.T)
 		if asked.Count != 3 || asked.BootID != "boot-1" {
 			t.Errorf("asked to resume at %+v", asked)
 		}
-		log, err := v.MachineIMA(t.Context(), m.uuid.String())
+		log, err := v.MachineIMA(t.Context(), m.UUID.String())
 		must(t, err)
-		if string(log) != string(m.ima.Data) {
+		if string(log) != string(m.IMA.Data) {
 			t.Error("the log that is kept is not the machine's")
 		}
 	})
@@ -72,18 +57,18 @@ func TestAttest_reports_an_unlisted_program_and_takes_the_VM_down_with_its_host(
 		m := newVM(1)
 		h := v.host("host1", m)
 		want(t, v.attest(attest.SchemeSEPA, "", "vm1").VMs[0], appraise.Trusted)
-		m.ima.File("/tmp/evil", "evil")
+		m.IMA.File("/tmp/evil", "evil")
 		r := v.attest(attest.SchemeSEPA, "", "vm1")
 		want(t, r.VMs[0], appraise.Untrusted, appraise.CodeIMAUnlisted)
 		if why := r.VMs[0].Reasons[0]; why.Path != "/tmp/evil" || why.Entry == nil || *why.Entry != 2 {
 			t.Errorf("%+v", why)
 		}
 		m2 := newVM(2)
-		h.vms = append(h.vms, m2)
-		must(t, h.enrol(t.Context()))
-		must(t, v.AssignRIMs(t.Context(), m2.uuid.String(), []string{"good"}))
+		h.VMs = append(h.VMs, m2)
+		must(t, h.Enrol(t.Context()))
+		must(t, v.AssignRIMs(t.Context(), m2.UUID.String(), []string{"good"}))
 		want(t, v.attest(attest.SchemeSEPA, "", "vm2").VMs[0], appraise.Trusted)
-		h.ima.File("/root/evil", "evil")
+		h.IMA.File("/root/evil", "evil")
 		want(t, v.attest(attest.SchemeHost, "host1").Host, appraise.Untrusted, appraise.CodeIMAUnlisted)
 		vms, err := v.VMs(t.Context())
 		must(t, err)
@@ -98,8 +83,8 @@ func TestAttest_rejects_a_relayed_VM_quote(t *testing.T) {
 		h := v.host("host1", m)
 		want(t, v.attest(attest.SchemeSEPA, "", "vm1").VMs[0], appraise.Trusted)
 		// The bad VM has a pristine clone with the same vTPM elsewhere answer: a quote that is good by itself.
-		h.onEvid = func(ev *attest.Evidence) {
-			clone := m.evidence(&ev.Challenge)
+		h.OnEvid = func(ev *attest.Evidence) {
+			clone := m.Evidence(&ev.Challenge)
 			ev.VMs[0].Quote = clone.Quote
 		}
 		want(t, v.attest(attest.SchemeSEPA, "", "vm1").VMs[0], appraise.Untrusted, appraise.CodeLinkHash)
@@ -110,7 +95,7 @@ func TestAttest_is_UNCONFIGURED_without_reference_values_and_never_green(t *test
 	onEach(t, func(t *testing.T, v *verifier) {
 		m := newVM(1)
 		v.host("host1", m)
-		must(t, v.AssignRIMs(t.Context(), m.uuid.String(), nil))
+		must(t, v.AssignRIMs(t.Context(), m.UUID.String(), nil))
 		want(t, v.attest(attest.SchemeSEPA, "", "vm1").VMs[0], appraise.Unconfigured, appraise.CodeNoReference)
 	})
 }
@@ -119,37 +104,21 @@ func TestAttest_applies_changed_reference_values_to_what_ran_before(t *testing.T
 	onEach(t, func(t *testing.T, v *verifier) {
 		m := newVM(1)
 		v.host("host1", m)
-		m.ima.File("/usr/bin/new", "new")
+		m.IMA.File("/usr/bin/new", "new")
 		want(t, v.attest(attest.SchemeSEPA, "", "vm1").VMs[0], appraise.Untrusted, appraise.CodeIMAUnlisted)
-		must(t, v.PutRIM(t.Context(), "update", m.golden(t, "update")))
-		must(t, v.AssignRIMs(t.Context(), m.uuid.String(), []string{"good", "update"}))
+		must(t, v.PutRIM(t.Context(), "update", m.Golden(t, "update")))
+		must(t, v.AssignRIMs(t.Context(), m.UUID.String(), []string{"good", "update"}))
 		want(t, v.attest(attest.SchemeSEPA, "", "vm1").VMs[0], appraise.Trusted)
-		must(t, v.AssignRIMs(t.Context(), m.uuid.String(), []string{"good"}))
+		must(t, v.AssignRIMs(t.Context(), m.UUID.String(), []string{"good"}))
 		want(t, v.attest(attest.SchemeSEPA, "", "vm1").VMs[0], appraise.Untrusted, appraise.CodeIMAUnlisted)
 	})
 }
 
 func TestAttest_keeps_concurrent_answers_apart(t *testing.T) {
 	onEach(t, func(t *testing.T, v *verifier) {
-		m, n := newVM(1), newVM(2)
-		v.host("host1", m)
-		v.host("host2", n)
-		done := make(chan *api.Report)
-		for i := range 12 {
-			go func() {
-				r, err := v.Attest(t.Context(), api.AttestRequest{VMs: []string{[]string{"vm1", "vm2"}[i%2]}, Scheme: []attest.Scheme{attest.SchemeSEPA, attest.SchemeHYPA}[i/6], Timeout: 20})
-				if err != nil {
-					t.Error(err)
-				}
-				done <- r
-			}()
-		}
-		for range 12 {
-			if r := <-done; r != nil {
-				want(t, r.VMs[0], appraise.Trusted)
-				want(t, r.Host, appraise.Trusted)
-			}
-		}
+		v.host("host1", newVM(1))
+		v.host("host2", newVM(2))
+		simhost.Concurrently(t, func(_ int, r api.AttestRequest) (*api.Report, error) { return v.Attest(t.Context(), r) })
 	})
 }
 
@@ -169,7 +138,7 @@ func TestAttest_of_a_host_that_does_not_answer_is_UNREACHABLE_on_time(t *testing
 	onEach(t, func(t *testing.T, v *verifier) {
 		h := v.host("host1", newVM(1))
 		want(t, v.attest(attest.SchemeSEPA, "").VMs[0], appraise.Trusted)
-		h.onSend = func(*attest.Evidence) bool { return false }
+		h.OnSend = func(*attest.Evidence) bool { return false }
 		start := time.Now()
 		r, err := v.Attest(t.Context(), api.AttestRequest{Scheme: attest.SchemeSEPA, Timeout: 1})
 		must(t, err)
@@ -218,9 +187,9 @@ func TestAttest_of_all_finds_a_VM_that_the_host_hides(t *testing.T) {
 	onEach(t, func(t *testing.T, v *verifier) {
 		m := newVM(2)
 		h := v.host("host1", newVM(1), m)
-		h.mu.Lock()
-		h.vms = h.vms[:1]
-		h.mu.Unlock()
+		h.Mu.Lock()
+		h.VMs = h.VMs[:1]
+		h.Mu.Unlock()
 		r := v.attest(attest.SchemeSEPA, "host1")
 		want(t, r.VMs[0], appraise.Trusted)
 		want(t, r.VMs[1], appraise.Untrusted, appraise.CodeVMMissing)

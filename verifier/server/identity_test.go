@@ -29,15 +29,15 @@ func TestHello_is_refused_if_the_credential_was_not_opened(t *testing.T) {
 			v := newVerifier(t)
 			h := newHost(t, v.Client, "host1")
 			var right []api.ActivatedKey
-			h.onKeys = func(k []api.ActivatedKey) []api.ActivatedKey {
+			h.OnKeys = func(k []api.ActivatedKey) []api.ActivatedKey {
 				right = append(right, api.ActivatedKey{Secret: bytes.Clone(k[0].Secret)})
 				return change(k)
 			}
-			err := h.enrol(t.Context())
+			err := h.Enrol(t.Context())
 			if !api.IsStatus(err, http.StatusForbidden) || strings.Contains(err.Error(), string(right[0].Secret)) {
 				t.Errorf("got %v", err)
 			}
-			err = v.Activated(t.Context(), api.Activated{Host: h.id(), Items: right})
+			err = v.Activated(t.Context(), api.Activated{Host: h.ID(), Items: right})
 			if !api.IsStatus(err, http.StatusGone) {
 				t.Errorf("second try, with the right content: %v", err)
 			}
@@ -46,7 +46,7 @@ func TestHello_is_refused_if_the_credential_was_not_opened(t *testing.T) {
 			if len(hosts) != 0 {
 				t.Errorf("a failed enrolment left %+v", hosts)
 			}
-			if _, err := v.Challenges(t.Context(), h.id(), 0); !api.IsStatus(err, http.StatusForbidden) {
+			if _, err := v.Challenges(t.Context(), h.ID(), 0); !api.IsStatus(err, http.StatusForbidden) {
 				t.Errorf("it gets challenges: %v", err)
 			}
 		})
@@ -87,10 +87,10 @@ func TestHello_refuses_names_that_forge_log_lines(t *testing.T) {
 func TestHello_with_the_name_of_another_host_takes_nothing_from_it(t *testing.T) {
 	onEach(t, func(t *testing.T, v *verifier) {
 		first := v.host("host1", newVM(1))
-		want(t, v.attest(attest.SchemeSEPA, first.id(), "vm1").VMs[0], appraise.Trusted)
+		want(t, v.attest(attest.SchemeSEPA, first.ID(), "vm1").VMs[0], appraise.Trusted)
 		second := newHost(t, v.Client, "host1")
-		must(t, second.enrol(t.Context()))
-		second.serve()
+		must(t, second.Enrol(t.Context()))
+		second.Serve()
 		hosts, err := v.Hosts(t.Context())
 		must(t, err)
 		if len(hosts) != 2 {
@@ -100,7 +100,7 @@ func TestHello_with_the_name_of_another_host_takes_nothing_from_it(t *testing.T)
 			if len(h.Result.Notes) != 1 || h.Result.Notes[0].Code != appraise.CodeIdentityChanged {
 				t.Errorf("no note about the second TPM: %+v", h.Result.Notes)
 			}
-			if h.ID == first.id() {
+			if h.ID == first.ID() {
 				want(t, h.Result, appraise.Trusted)
 			} else {
 				want(t, h.Result, appraise.Pending, appraise.CodeUnapproved)
@@ -116,8 +116,8 @@ func TestAttest_of_an_unapproved_host_is_PENDING_and_leaves_no_trace_of_its_VMs(
 	onEach(t, func(t *testing.T, v *verifier) {
 		m := newVM(1)
 		h := newHost(t, v.Client, "host1", m)
-		must(t, h.enrol(t.Context()))
-		h.serve()
+		must(t, h.Enrol(t.Context()))
+		h.Serve()
 		r := v.attest(attest.SchemeSEPA, "host1")
 		if r.Host.State == appraise.Trusted || r.VMs[0].State == appraise.Trusted {
 			t.Errorf("%s, %s", r.Host.State, r.VMs[0].State)
@@ -125,12 +125,12 @@ func TestAttest_of_an_unapproved_host_is_PENDING_and_leaves_no_trace_of_its_VMs(
 		if r.Host.Reasons[0].Code != appraise.CodeUnapproved {
 			t.Errorf("%+v", r.Host.Reasons)
 		}
-		if _, err := v.ApproveHost(t.Context(), h.id(), strings.Repeat("0", 64)); !api.IsStatus(err, http.StatusConflict) {
+		if _, err := v.ApproveHost(t.Context(), h.ID(), strings.Repeat("0", 64)); !api.IsStatus(err, http.StatusConflict) {
 			t.Errorf("approved by the digest of another key: %v", err)
 		}
 		// The same vTPM belongs to an honest host from now on: the unapproved one has not claimed it.
 		other := v.host("host2", m)
-		want(t, v.attest(attest.SchemeSEPA, other.id(), "vm1").VMs[0], appraise.Trusted)
+		want(t, v.attest(attest.SchemeSEPA, other.ID(), "vm1").VMs[0], appraise.Trusted)
 	})
 }
 
@@ -139,25 +139,25 @@ func TestAttest_fails_if_the_VMs_key_was_not_activated(t *testing.T) {
 	onEach(t, func(t *testing.T, v *verifier) {
 		m := newVM(1)
 		h := v.host("host1", m)
-		own := m.tpm
+		own := m.TPM
 		for name, keys := range map[string]func([]api.ActivatedKey) []api.ActivatedKey{
 			"skipped": func([]api.ActivatedKey) []api.ActivatedKey { return nil },
 			"wrong":   func(k []api.ActivatedKey) []api.ActivatedKey { k[0].Secret = make([]byte, 32); return k },
 		} {
-			h.onKeys = keys
+			h.OnKeys = keys
 			t.Run(name, func(t *testing.T) {
 				want(t, v.attest(attest.SchemeSEPA, "", "vm1").VMs[0], appraise.Untrusted, appraise.CodeAKUnknown)
 			})
 		}
-		h.onKeys = nil
+		h.OnKeys = nil
 		want(t, v.attest(attest.SchemeSEPA, "", "vm1").VMs[0], appraise.Trusted)
 		// The guest quotes with another TPM's AK, and its vTPM's EK stays what the host reads.
 		foreign := softtpm.New(rand.Reader, softtpm.ECCEK())
 		foreign.Safe = true
-		h.onVM = func(e *attest.VMEvidence) {
+		h.OnVM = func(e *attest.VMEvidence) {
 			e.EK, e.EKName = own.EKPublic(), softtpm.Name(own.EKPublic())
 		}
-		m.tpm = foreign
+		m.TPM = foreign
 		want(t, v.attest(attest.SchemeSEPA, "", "vm1").VMs[0], appraise.Untrusted, appraise.CodeAKUnknown)
 		want(t, v.attest(attest.SchemeSEPAExact, "", "vm1").VMs[0], appraise.Untrusted, appraise.CodeAKUnknown)
 	})
@@ -178,13 +178,13 @@ func TestAttest_fails_if_a_VM_shows_another_vTPM_until_an_operator_forgets_the_f
 		m := newVM(1)
 		v.host("host1", m)
 		want(t, v.attest(attest.SchemeSEPA, "", "vm1").VMs[0], appraise.Trusted)
-		m.tpm = newBox().tpm
+		m.TPM = newBox().TPM
 		for _, s := range []attest.Scheme{attest.SchemeSEPA, attest.SchemeHYPA} {
 			if r := v.attest(s, "", "vm1").VMs[0]; r.State != appraise.Untrusted || r.Reasons[0].Code != appraise.CodeIdentityChanged {
 				t.Errorf("%v: %s %+v", s, r.State, r.Reasons)
 			}
 		}
-		must(t, v.DeleteVM(t.Context(), m.uuid.String()))
+		must(t, v.DeleteVM(t.Context(), m.UUID.String()))
 		want(t, v.attest(attest.SchemeSEPA, "", "vm1").VMs[0], appraise.Trusted) // its settings stay: it is judged by the same reference values
 	})
 }
@@ -195,7 +195,7 @@ func TestAttest_fails_if_a_vTPM_appears_in_another_VM(t *testing.T) {
 		m, n := newVM(1), newVM(2)
 		v.host("host1", m, n)
 		want(t, v.attest(attest.SchemeSEPA, "", "vm1").VMs[0], appraise.Trusted)
-		n.tpm = m.tpm
+		n.TPM = m.TPM
 		want(t, v.attest(attest.SchemeSEPA, "", "vm2").VMs[0], appraise.Untrusted, appraise.CodeIdentityChanged)
 		want(t, v.attest(attest.SchemeSEPA, "", "vm1").VMs[0], appraise.Trusted)
 	})
@@ -215,12 +215,12 @@ func TestAttest_fails_if_a_vTPM_is_on_two_hosts_and_passes_after_the_first_has_l
 		if _, err := v.Attest(t.Context(), api.AttestRequest{VMs: []string{"vm1"}, Scheme: attest.SchemeSEPA}); !api.IsStatus(err, http.StatusConflict) {
 			t.Errorf("two hosts say that they run it: %v", err)
 		}
-		first.mu.Lock()
-		first.vms = nil
-		first.mu.Unlock()
-		must(t, first.enrol(t.Context())) // the VM was migrated: its first host says that it left
+		first.Mu.Lock()
+		first.VMs = nil
+		first.Mu.Unlock()
+		must(t, first.Enrol(t.Context())) // the VM was migrated: its first host says that it left
 		want(t, v.attest(attest.SchemeSEPA, "host2", "vm1").VMs[0], appraise.Trusted)
-		second.vms[0].ima.File("/usr/bin/init", "init")
+		second.VMs[0].IMA.File("/usr/bin/init", "init")
 		want(t, v.attest(attest.SchemeHYPA, "host2", "vm1").VMs[0], appraise.Trusted)
 	})
 }
@@ -230,11 +230,11 @@ func TestAttest_finds_the_host_of_a_VM_although_an_unapproved_one_claims_it_too(
 		m := newVM(1)
 		honest := v.host("host1", m)
 		liar := newHost(t, v.Client, "host2", newVM(1))
-		must(t, liar.enrol(t.Context()))
+		must(t, liar.Enrol(t.Context()))
 		r := v.attest(attest.SchemeSEPA, "", "vm1")
 		want(t, r.VMs[0], appraise.Trusted)
-		if r.Host.Host != honest.id() {
-			t.Errorf("host %s was asked, want %s", r.Host.Host, honest.id())
+		if r.Host.Host != honest.ID() {
+			t.Errorf("host %s was asked, want %s", r.Host.Host, honest.ID())
 		}
 	})
 }
@@ -243,7 +243,7 @@ func TestDeleteHost_forgets_it_also_while_it_is_attested(t *testing.T) {
 	onEach(t, func(t *testing.T, v *verifier) {
 		h := v.host("host1", newVM(1))
 		want(t, v.attest(attest.SchemeSEPA, "", "vm1").VMs[0], appraise.Trusted)
-		h.onEvid = func(*attest.Evidence) { must(t, v.DeleteHost(t.Context(), h.id())) }
+		h.OnEvid = func(*attest.Evidence) { must(t, v.DeleteHost(t.Context(), h.ID())) }
 		r, err := v.Attest(t.Context(), api.AttestRequest{Host: "host1", Scheme: attest.SchemeHost, Timeout: 1})
 		must(t, err)
 		if r.Host.State == appraise.Trusted {

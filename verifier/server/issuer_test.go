@@ -49,23 +49,23 @@ func TestHello_with_an_EK_certificate_of_an_accepted_issuer_needs_no_operator(t 
 		want string
 	}{
 		{"good", vendor, nil, "certificate"}, {"by another issuer", other, nil, ""},
-		{"CVE-2021-3406: of another TPM", vendor, newBox().tpm.EKPublic(), ""},
+		{"CVE-2021-3406: of another TPM", vendor, newBox().TPM.EKPublic(), ""},
 	} {
 		h := newHost(t, v.Client, c.name)
 		if c.ek == nil {
-			c.ek = h.tpm.EKPublic()
+			c.ek = h.TPM.EKPublic()
 		}
-		h.ekCert = c.by.ekCert(c.ek)
-		must(t, h.enrol(t.Context()))
+		h.EKCert = c.by.ekCert(c.ek)
+		must(t, h.Enrol(t.Context()))
 		hosts, err := v.Hosts(t.Context())
 		must(t, err)
 		for _, got := range hosts {
-			if got.ID == h.id() && (got.How != c.want || got.Approved != (c.want != "")) {
+			if got.ID == h.ID() && (got.How != c.want || got.Approved != (c.want != "")) {
 				t.Errorf("%s: approved %v by %q", c.name, got.Approved, got.How)
 			}
 		}
 		if c.want == "" {
-			r := v.attestHost(h.serve())
+			r := v.attestHost(h.Serve())
 			if r.State != appraise.Pending && r.State != appraise.Unconfigured || r.Reasons[0].Code != appraise.CodeUnapproved {
 				t.Errorf("%s: %s %+v", c.name, r.State, r.Reasons)
 			}
@@ -75,7 +75,7 @@ func TestHello_with_an_EK_certificate_of_an_accepted_issuer_needs_no_operator(t 
 
 func (v *verifier) attestHost(h *host) appraise.Result {
 	v.t.Helper()
-	r, err := v.Attest(v.t.Context(), api.AttestRequest{Host: h.id(), Scheme: attest.SchemeHost, Timeout: 5})
+	r, err := v.Attest(v.t.Context(), api.AttestRequest{Host: h.ID(), Scheme: attest.SchemeHost, Timeout: 5})
 	must(v.t, err)
 	return r.Host
 }

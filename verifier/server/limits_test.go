@@ -139,7 +139,7 @@ func TestAttest_with_a_locked_database_is_ERROR_on_time_and_no_verdict(t *testin
 	must(t, err)
 	defer func() { _ = other.Close() }()
 	var lock *sql.Tx
-	h.onSend = func(*attest.Evidence) bool { // between the challenge and its answer
+	h.OnSend = func(*attest.Evidence) bool { // between the challenge and its answer
 		lock, err = other.BeginTx(t.Context(), nil)
 		must(t, err)
 		return true
@@ -158,7 +158,7 @@ func TestAttest_with_a_locked_database_is_ERROR_on_time_and_no_verdict(t *testin
 	if d := time.Since(start); d > 15*time.Second {
 		t.Errorf("took %v", d)
 	}
-	h.onSend = nil
+	h.OnSend = nil
 	must(t, lock.Rollback())
 	want(t, v.attest(attest.SchemeSEPA, "", "vm1").VMs[0], appraise.Trusted)
 }
@@ -171,7 +171,7 @@ func TestAttest_with_a_fault_of_ours_is_ERROR_for_that_one_only(t *testing.T) {
 	db, err := sql.Open("sqlite", "file:"+v.conf.Store.Path+"?_pragma=busy_timeout(2000)")
 	must(t, err)
 	defer func() { _ = db.Close() }()
-	must(t, v.PutRIM(t.Context(), "broken", newBox().golden(t, "broken")))
+	must(t, v.PutRIM(t.Context(), "broken", newBox().Golden(t, "broken")))
 	must(t, v.AssignRIMs(t.Context(), "00000000-0000-0000-0000-000000000001", []string{"broken"}))
 	_, err = db.ExecContext(t.Context(), `UPDATE doc_versions SET data = 'x', sha256 = 'y' WHERE name = 'broken'`)
 	must(t, err)
@@ -190,7 +190,7 @@ func TestHealth_does_not_wait_behind_attestations(t *testing.T) {
 	a := newAuthority(t)
 	v, addr := secured(t, a, func(c *server.Config) { c.Limits.Workers = 1 })
 	h := v.host("host1", newVM(1))
-	h.onSend = func(*attest.Evidence) bool { return false }
+	h.OnSend = func(*attest.Evidence) bool { return false }
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	for range 30 {

@@ -18,25 +18,25 @@ func TestEvidence_counts_once_and_only_for_its_own_challenge(t *testing.T) {
 		m := newVM(1)
 		h := v.host("host1", m)
 		var first *attest.Evidence
-		h.onEvid = func(ev *attest.Evidence) { first = ev }
+		h.OnEvid = func(ev *attest.Evidence) { first = ev }
 		want(t, v.attest(attest.SchemeSEPA, "", "vm1").VMs[0], appraise.Trusted)
-		h.onEvid = nil
-		before, err := v.Reports(t.Context(), m.uuid.String(), api.Page{})
+		h.OnEvid = nil
+		before, err := v.Reports(t.Context(), m.UUID.String(), api.Page{})
 		must(t, err)
-		if err := h.send(t.Context(), first); err != nil && !api.IsStatus(err, http.StatusGone) {
+		if err := h.Send(t.Context(), first); err != nil && !api.IsStatus(err, http.StatusGone) {
 			t.Errorf("sent again, as by a host that did not get the answer: %v", err)
 		}
-		after, err := v.Reports(t.Context(), m.uuid.String(), api.Page{})
+		after, err := v.Reports(t.Context(), m.UUID.String(), api.Page{})
 		must(t, err)
 		if before.Total != after.Total || before.Items[0] != after.Items[0] {
 			t.Errorf("an answer counted twice: %+v, then %+v", before, after)
 		}
 		other := *first
 		other.Host.PCRs = nil
-		if err := h.send(t.Context(), &other); !api.IsStatus(err, http.StatusGone) && !api.IsStatus(err, http.StatusBadRequest) {
+		if err := h.Send(t.Context(), &other); !api.IsStatus(err, http.StatusGone) && !api.IsStatus(err, http.StatusBadRequest) {
 			t.Errorf("another answer with its nonce: %v", err)
 		}
-		m.ima.File("/tmp/evil", "evil")
+		m.IMA.File("/tmp/evil", "evil")
 		for name, c := range map[string]struct {
 			lie  func(ev *attest.Evidence)
 			code appraise.Code
@@ -49,7 +49,7 @@ func TestEvidence_counts_once_and_only_for_its_own_challenge(t *testing.T) {
 			"VM's part of an old answer": {func(ev *attest.Evidence) { ev.VMs = first.VMs }, appraise.CodeLinkComposite},
 		} {
 			t.Run(name, func(t *testing.T) {
-				h.onEvid = c.lie
+				h.OnEvid = c.lie
 				r := v.attest(attest.SchemeSEPA, "", "vm1")
 				want(t, r.Host, appraise.Untrusted, c.code)
 				if r.VMs[0].State != appraise.Untrusted {
@@ -57,7 +57,7 @@ func TestEvidence_counts_once_and_only_for_its_own_challenge(t *testing.T) {
 				}
 			})
 		}
-		h.onEvid = func(ev *attest.Evidence) { ev.Challenge.NotAfter += 1000 }
+		h.OnEvid = func(ev *attest.Evidence) { ev.Challenge.NotAfter += 1000 }
 		want(t, v.attest(attest.SchemeSEPA, "", "vm1").Host, appraise.Untrusted, appraise.CodeQuoteNonce)
 	})
 }
@@ -66,17 +66,17 @@ func TestEvidence_of_another_host_or_with_a_made_up_nonce_is_refused(t *testing.
 	onEach(t, func(t *testing.T, v *verifier) {
 		h1, h2 := v.host("host1", newVM(1)), v.host("host2", newVM(2))
 		var wrong error
-		h1.onSend = func(ev *attest.Evidence) bool {
-			other := h2.evidence(&ev.Challenge) // live quotes over this very challenge, by the other host
-			wrong = h2.send(t.Context(), other)
+		h1.OnSend = func(ev *attest.Evidence) bool {
+			other := h2.Evidence(&ev.Challenge) // live quotes over this very challenge, by the other host
+			wrong = h2.Send(t.Context(), other)
 			return true
 		}
 		want(t, v.attest(attest.SchemeSEPA, "host1").Host, appraise.Trusted) // the intruder did not spend the nonce
 		if !api.IsStatus(wrong, http.StatusForbidden) {
 			t.Errorf("another host's answer: %v", wrong)
 		}
-		made := h1.evidence(&attest.Challenge{Nonce: attest.Nonce{7}, Scheme: attest.SchemeHost, Host: h1.id(), NotAfter: time.Now().Unix() + 60})
-		if err := h1.send(t.Context(), made); !api.IsStatus(err, http.StatusGone) {
+		made := h1.Evidence(&attest.Challenge{Nonce: attest.Nonce{7}, Scheme: attest.SchemeHost, Host: h1.ID(), NotAfter: time.Now().Unix() + 60})
+		if err := h1.Send(t.Context(), made); !api.IsStatus(err, http.StatusGone) {
 			t.Errorf("a nonce that was never made: %v", err)
 		}
 	})
@@ -86,8 +86,8 @@ func TestEvidence_that_comes_too_late_counts_for_nothing(t *testing.T) {
 	onEach(t, func(t *testing.T, v *verifier) {
 		h := v.host("host1")
 		late := make(chan error, 1)
-		h.onSend = func(ev *attest.Evidence) bool {
-			time.AfterFunc(1500*time.Millisecond, func() { late <- h.send(t.Context(), ev) })
+		h.OnSend = func(ev *attest.Evidence) bool {
+			time.AfterFunc(1500*time.Millisecond, func() { late <- h.Send(t.Context(), ev) })
 			return false
 		}
 		r, err := v.Attest(t.Context(), api.AttestRequest{Scheme: attest.SchemeHost, Timeout: 1})
@@ -104,7 +104,7 @@ func TestAttest_never_uses_a_nonce_twice(t *testing.T) {
 	onEach(t, func(t *testing.T, v *verifier) {
 		h := v.host("host1")
 		seen := make(map[attest.Nonce]bool)
-		h.onEvid = func(ev *attest.Evidence) {
+		h.OnEvid = func(ev *attest.Evidence) {
 			if seen[ev.Challenge.Nonce] || ev.Challenge.Nonce == (attest.Nonce{}) {
 				t.Error("nonce used twice")
 			}
@@ -127,7 +127,7 @@ func TestRestart_keeps_states_and_voids_challenges(t *testing.T) {
 		want(t, v.attest(attest.SchemeSEPA, "", "vm1").VMs[0], appraise.Trusted)
 		var held *attest.Evidence
 		got := make(chan struct{})
-		h.onSend = func(ev *attest.Evidence) bool { held = ev; close(got); return false }
+		h.OnSend = func(ev *attest.Evidence) bool { held = ev; close(got); return false }
 		asked := make(chan *api.Report, 1)
 		go func() {
 			r, err := v.Attest(t.Context(), api.AttestRequest{VMs: []string{"vm1"}, Scheme: attest.SchemeSEPA, Timeout: 30})
@@ -146,19 +146,19 @@ func TestRestart_keeps_states_and_voids_challenges(t *testing.T) {
 			t.Errorf("stopping took %v", d)
 		}
 		v.start()
-		if err := h.send(t.Context(), held); !api.IsStatus(err, http.StatusGone) {
+		if err := h.Send(t.Context(), held); !api.IsStatus(err, http.StatusGone) {
 			t.Errorf("answered after the restart: %v", err)
 		}
-		h.onSend = nil
-		m.ima.File("/usr/bin/init", "init")
+		h.OnSend = nil
+		m.IMA.File("/usr/bin/init", "init")
 		var resumed atomic.Uint64
-		h.onEvid = func(ev *attest.Evidence) { resumed.Store(ev.Challenge.ResumeFor(m.uuid).Count) }
+		h.OnEvid = func(ev *attest.Evidence) { resumed.Store(ev.Challenge.ResumeFor(m.UUID).Count) }
 		r := v.attest(attest.SchemeSEPA, "", "vm1")
 		want(t, r.VMs[0], appraise.Trusted)
 		if resumed.Load() != 2 || r.VMs[0].Entries != 3 {
 			t.Errorf("resumed at %d, %d entries", resumed.Load(), r.VMs[0].Entries)
 		}
-		m.tpm.ResetCount-- // attack 44, over the restart
+		m.TPM.ResetCount-- // attack 44, over the restart
 		want(t, v.attest(attest.SchemeSEPA, "", "vm1").VMs[0], appraise.Rollback, appraise.CodeRollback)
 		if strings.Contains(v.log.String(), "panic") {
 			t.Error("a panic was logged")

@@ -28,12 +28,12 @@ func TestSavedEvidence_is_judged_offline_as_it_was_by_the_service(t *testing.T) 
 	onEach(t, func(t *testing.T, v *verifier) {
 		m, n := newVM(1), newVM(2)
 		h := v.host("host1", m, n)
-		index, err := new(rim.Library).Load(newBox().golden(t, "good"))
+		index, err := new(rim.Library).Load(newBox().Golden(t, "good"))
 		must(t, err)
-		refs := evaluate.References{h.id(): {index}, m.uuid.String(): {index}, n.uuid.String(): {index}}
-		anchors := evaluate.Anchors{HostEK: api.EKSHA256(h.tpm.EKPublic()), HostAK: h.tpm.AKName(), VTPMs: []evaluate.VTPM{
-			{EKName: softtpm.Name(m.tpm.EKPublic()), UUID: m.uuid, AKName: m.tpm.AKName()},
-			{EKName: softtpm.Name(n.tpm.EKPublic()), UUID: n.uuid, AKName: n.tpm.AKName()}}}
+		refs := evaluate.References{h.ID(): {index}, m.UUID.String(): {index}, n.UUID.String(): {index}}
+		anchors := evaluate.Anchors{HostEK: api.EKSHA256(h.TPM.EKPublic()), HostAK: h.TPM.AKName(), VTPMs: []evaluate.VTPM{
+			{EKName: softtpm.Name(m.TPM.EKPublic()), UUID: m.UUID, AKName: m.TPM.AKName()},
+			{EKName: softtpm.Name(n.TPM.EKPublic()), UUID: n.UUID, AKName: n.TPM.AKName()}}}
 		verify := func(b []byte, a evaluate.Anchors) *api.Report {
 			t.Helper()
 			r, err := evaluate.VerifySaved(b, a, refs, appraise.Policy{}, time.Now())
@@ -56,13 +56,13 @@ func TestSavedEvidence_is_judged_offline_as_it_was_by_the_service(t *testing.T) 
 			if scheme == attest.SchemeSEPA {
 				want(t, verify(b, evaluate.Anchors{HostEK: anchors.HostEK, HostAK: anchors.HostAK}).VMs[0], appraise.Untrusted, appraise.CodeAKUnknown)
 			}
-			m.ima.File("/usr/bin/init", "init")
+			m.IMA.File("/usr/bin/init", "init")
 		}
-		m.ima.File("/tmp/evil", "evil")
+		m.IMA.File("/tmp/evil", "evil")
 		want(t, v.attest(attest.SchemeHYPA, "", "vm1").VMs[0], appraise.Untrusted, appraise.CodeIMAUnlisted)
-		m.ima.File("/usr/bin/init", "init")
+		m.IMA.File("/usr/bin/init", "init")
 		want(t, v.attest(attest.SchemeHYPA, "", "vm1").VMs[0], appraise.Untrusted, appraise.CodeIMAUnlisted)
-		b, err := v.MachineEvidence(t.Context(), m.uuid.String())
+		b, err := v.MachineEvidence(t.Context(), m.UUID.String())
 		must(t, err)
 		want(t, verify(b, anchors).VMs[0], appraise.Untrusted, appraise.CodeIMAUnlisted) // found long before this answer
 	})
@@ -73,24 +73,24 @@ func TestSavedEvidence_that_was_changed_is_not_trusted(t *testing.T) {
 		m := newVM(1)
 		h := v.host("host1", m)
 		v.attest(attest.SchemeHYPA, "host1")
-		m.ima.File("/tmp/evil", "evil")
+		m.IMA.File("/tmp/evil", "evil")
 		r := v.attest(attest.SchemeHYPA, "host1")
 		b, err := v.ReportEvidence(t.Context(), r.ID)
 		must(t, err)
-		index, err := new(rim.Library).Load(newBox().golden(t, "good"))
+		index, err := new(rim.Library).Load(newBox().Golden(t, "good"))
 		must(t, err)
-		refs := evaluate.References{h.id(): {index}, m.uuid.String(): {index}}
-		anchors := evaluate.Anchors{HostEK: api.EKSHA256(h.tpm.EKPublic()), HostAK: h.tpm.AKName(),
-			VTPMs: []evaluate.VTPM{{EKName: softtpm.Name(m.tpm.EKPublic()), UUID: m.uuid}}}
+		refs := evaluate.References{h.ID(): {index}, m.UUID.String(): {index}}
+		anchors := evaluate.Anchors{HostEK: api.EKSHA256(h.TPM.EKPublic()), HostAK: h.TPM.AKName(),
+			VTPMs: []evaluate.VTPM{{EKName: softtpm.Name(m.TPM.EKPublic()), UUID: m.UUID}}}
 		for name, change := range map[string]func(*attest.Evidence){
 			"the entry cut off": func(ev *attest.Evidence) {
 				l := &ev.VMs[0].IMA
-				l.Count, l.Data = l.Count-1, newBox().ima.Data
+				l.Count, l.Data = l.Count-1, newBox().IMA.Data
 			},
 			"another resume point": func(ev *attest.Evidence) { ev.Challenge.Resume = nil },
 			"another nonce":        func(ev *attest.Evidence) { ev.Challenge.Nonce[0] ^= 1 },
 			"another VM":           func(ev *attest.Evidence) { ev.VMs[0].UUID[0] ^= 1 },
-			"other PCRs":           func(ev *attest.Evidence) { ev.VMs[0].PCRs = newBox().ima.PCRs.Values() },
+			"other PCRs":           func(ev *attest.Evidence) { ev.VMs[0].PCRs = newBox().IMA.PCRs.Values() },
 		} {
 			ev, err := attest.DecodeEvidence(b)
 			must(t, err)
@@ -119,7 +119,7 @@ func TestAPI_answers_are_those_of_the_golden_files(t *testing.T) {
 	v := newVerifier(t)
 	m := newVM(1)
 	v.host("host1", m)
-	m.ima.File("/tmp/evil", "evil")
+	m.IMA.File("/tmp/evil", "evil")
 	report := v.attest(attest.SchemeSEPA, "", "vm1")
 	hosts, err := v.Hosts(t.Context())
 	must(t, err)

@@ -3,242 +3,31 @@ package server_test
 import (
 	"bytes"
 	"context"
-	"crypto/rand"
-	"fmt"
 	"log/slog"
 	"os"
 	"path/filepath"
-	"slices"
 	"sync"
 	"testing"
-	"time"
 
 	"virt-attest/attest"
-	"virt-attest/attest/binding"
-	"virt-attest/attest/measurement"
-	"virt-attest/internal/measuretest"
 	"virt-attest/internal/pgtest"
-	"virt-attest/internal/softhost"
-	"virt-attest/internal/softtpm"
 	"virt-attest/verifier/api"
 	"virt-attest/verifier/appraise"
-	"virt-attest/verifier/rim"
+	"virt-attest/verifier/internal/simhost"
 	"virt-attest/verifier/server"
 )
 
-// box is a simulated machine: a TPM in software, PCRs and logs as the kernel writes them.
-type box struct {
-	tpm    *softtpm.TPM
-	ima    *measuretest.IMA
-	boot   *measuretest.BootLog
-	bootID string
-}
+type (
+	vm   = simhost.VM
+	host = simhost.Host
+)
 
-func newBox() *box {
-	b := &box{tpm: softtpm.New(rand.Reader, softtpm.ECCEK()), bootID: "boot-1"}
-	b.tpm.Clock, b.tpm.ResetCount, b.tpm.Safe = 1000, 3, true
-	pcrs := measuretest.NewPCRs(attest.SHA256)
-	b.boot, b.ima = &measuretest.BootLog{PCRs: pcrs}, &measuretest.IMA{PCRs: pcrs}
-	b.boot.Begin()
-	b.boot.Event(0, measuretest.EvCRTM, []byte("firmware"))
-	b.boot.Separators()
-	b.ima.Boot()
-	b.ima.File("/usr/bin/init", "init")
-	return b
-}
+func newBox() *simhost.Box { return simhost.NewBox() }
 
-func (b *box) since(r attest.Resume) attest.LogSegment {
-	seg := b.ima.Segment(b.bootID)
-	if r.BootID == b.bootID && r.Count > 0 && r.Count <= seg.Count {
-		seg = measuretest.Cut(seg, r.Count, seg.Count)
-	}
-	return seg
-}
-
-// bootLog is the boot log, where the challenge asks for it.
-func (b *box) bootLog(c *attest.Challenge, machine attest.UUID) []byte {
-	if !c.WantsBootLog(machine, b.bootID) {
-		return nil
-	}
-	return b.boot.Data
-}
-
-// golden are reference values of a machine as it is.
-func (b *box) golden(t testing.TB, name string) []byte {
-	t.Helper()
-	p, err := measurement.Replay(b.ima.Segment("g"), measurement.State{}, b.ima.PCRs.Values(), measurement.Options{})
-	must(t, err)
-	f, _, err := rim.FromLog(rim.Golden{Name: name, Entries: p.Entries(), PCRs: b.ima.PCRs.Values()})
-	must(t, err)
-	out, err := f.Encode()
-	must(t, err)
-	return out
-}
-
-// vm is a simulated VM with a guest agent that answers.
-type vm struct {
-	*box
-	uuid  attest.UUID
-	name  string
-	epoch uint64
-}
-
-func newVM(n byte) *vm {
-	return &vm{box: newBox(), uuid: attest.UUID{15: n}, name: fmt.Sprintf("vm%d", n), epoch: 1}
-}
-
-// host is a simulated host. Its hooks let it lie.
-type host struct {
-	*box
-	t      testing.TB
-	name   string
-	client *api.Client
-	ekCert []byte
-	vms    []*vm
-
-	mu      sync.Mutex
-	onVM    func(*attest.VMEvidence)                    // before it is signed
-	onEvid  func(*attest.Evidence)                      // after it is signed
-	onSend  func(*attest.Evidence) (send bool)          // instead of sending
-	onKeys  func([]api.ActivatedKey) []api.ActivatedKey // before secrets go back
-	answers []error
-}
+func newVM(n byte) *vm { return simhost.NewVM(n) }
 
 func newHost(t testing.TB, c *api.Client, name string, vms ...*vm) *host {
-	return &host{box: newBox(), t: t, name: name, client: c, vms: vms}
-}
-
-func (h *host) id() string { return api.HostID(h.tpm.EKPublic()) }
-
-// enrol says hello and opens the credential.
-func (h *host) enrol(ctx context.Context) error {
-	hello := api.HostHello{Name: h.name, EK: h.tpm.EKPublic(), EKCert: h.ekCert, AK: h.tpm.AKPublic()}
-	for _, v := range h.vms {
-		hello.VMs = append(hello.VMs, api.HostVM{UUID: v.uuid, Name: v.name})
-	}
-	w, err := h.client.Hello(ctx, hello)
-	if err != nil {
-		return err
-	}
-	if len(w.Activation) == 0 {
-		return nil
-	}
-	return h.activate(ctx, attest.Nonce{}, w.Activation)
-}
-
-func (h *host) activate(ctx context.Context, n attest.Nonce, list []api.Activation) error {
-	a := api.Activated{Host: h.id(), Nonce: n}
-	for _, act := range list {
-		tpm := h.tpm
-		for _, v := range h.vms {
-			if v.uuid == act.Machine {
-				tpm = v.tpm
-			}
-		}
-		secret, err := tpm.Activate(act.CredentialBlob, act.Secret)
-		if err == nil {
-			a.Items = append(a.Items, api.ActivatedKey{Machine: act.Machine, Secret: secret})
-		}
-	}
-	if h.onKeys != nil {
-		a.Items = h.onKeys(a.Items)
-	}
-	return h.client.Activated(ctx, a)
-}
-
-// serve polls and answers until the test ends.
-func (h *host) serve() *host {
-	h.t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	wg.Go(func() {
-		for ctx.Err() == nil {
-			p, err := h.client.Challenges(ctx, h.id(), 10*time.Second)
-			if err != nil {
-				time.Sleep(20 * time.Millisecond)
-				continue
-			}
-			for _, c := range p.Challenges {
-				wg.Go(func() { h.note(h.answer(ctx, c)) })
-			}
-		}
-	})
-	h.t.Cleanup(func() { cancel(); wg.Wait() })
-	return h
-}
-
-func (h *host) note(err error) {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	h.answers = append(h.answers, err)
-}
-
-func (h *host) answer(ctx context.Context, c attest.Challenge) error {
-	ev := h.evidence(&c)
-	if h.onSend != nil && !h.onSend(ev) {
-		return nil
-	}
-	return h.send(ctx, ev)
-}
-
-func (h *host) send(ctx context.Context, ev *attest.Evidence) error {
-	r, err := h.client.Evidence(ctx, ev)
-	if err != nil || len(r.Activation) == 0 {
-		return err
-	}
-	return h.activate(ctx, ev.Challenge.Nonce, r.Activation)
-}
-
-// evidence makes the answer to a challenge, with live quotes.
-func (h *host) evidence(c *attest.Challenge) *attest.Evidence {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	ev := &attest.Evidence{Version: attest.EvidenceVersion, Challenge: *c}
-	if c.Scheme != attest.SchemeHost {
-		for _, v := range h.vms {
-			if len(c.VMs) == 0 || slices.Contains(c.VMs, v.uuid) {
-				ev.VMs = append(ev.VMs, v.evidence(c))
-			}
-		}
-		for _, id := range c.VMs {
-			if !slices.ContainsFunc(h.vms, func(v *vm) bool { return v.uuid == id }) {
-				ev.VMs = append(ev.VMs, attest.VMEvidence{UUID: id, Status: attest.VMNotRunning})
-			}
-		}
-	}
-	slices.SortFunc(ev.VMs, func(a, b attest.VMEvidence) int { return a.UUID.Compare(b.UUID) })
-	if h.onVM != nil {
-		for i := range ev.VMs {
-			h.onVM(&ev.VMs[i])
-		}
-	}
-	items := []attest.Digest{{1}, binding.Item(c.Scheme, c.Nonce, softhost.Body(c.Scheme, ev.VMs)), {2}}
-	extra := binding.Round(items)
-	ev.Inclusion = binding.Include(items, 1)
-	if c.Scheme == attest.SchemeSEPAExact {
-		extra, ev.Inclusion = binding.Exact(c.Nonce, ev.VMs[0].QuoteHash), attest.Inclusion{Count: 1}
-	}
-	h.tpm.Clock += 10
-	banks := h.ima.PCRs.Values()
-	ev.Host = attest.HostEvidence{ID: h.id(), Quote: h.tpm.Quote(extra[:], banks), AK: h.tpm.AKPublic(), EK: h.tpm.EKPublic(), PCRs: banks,
-		IMA: h.since(c.ResumeFor(attest.UUID{})), BootLog: h.bootLog(c, attest.UUID{})}
-	if h.onEvid != nil {
-		h.onEvid(ev)
-	}
-	return ev
-}
-
-func (v *vm) evidence(c *attest.Challenge) attest.VMEvidence {
-	banks := v.ima.PCRs.Values()
-	out := attest.VMEvidence{UUID: v.uuid, Name: v.name, Status: attest.VMQuoted, Epoch: v.epoch, EKName: softtpm.Name(v.tpm.EKPublic()), EK: v.tpm.EKPublic(),
-		PCRs: banks, IMA: v.since(c.ResumeFor(v.uuid)), BootLog: v.bootLog(c, v.uuid), Agent: attest.AgentInfo{Version: "1", Kernel: "6.1", BootID: v.bootID}}
-	if c.Scheme != attest.SchemeHYPA {
-		v.tpm.Clock += 10
-		n := binding.VMNonce(c.Scheme, c.Nonce, v.uuid)
-		out.Quote, out.AK, out.AKName = v.tpm.Quote(n[:], banks), v.tpm.AKPublic(), v.tpm.AKName()
-		out.QuoteHash = out.Quote.Hash()
-	}
-	return out
+	return simhost.New(t, c, name, vms...)
 }
 
 // verifier is a Verifier that serves on a unix socket, and an operator's client of it.
@@ -324,18 +113,18 @@ func (v *verifier) host(name string, vms ...*vm) *host {
 	v.t.Helper()
 	h := newHost(v.t, v.Client, name, vms...)
 	v.admit(h)
-	return h.serve()
+	return h.Serve()
 }
 
 func (v *verifier) admit(h *host) {
 	v.t.Helper()
-	must(v.t, h.enrol(v.t.Context()))
-	_, err := v.ApproveHost(v.t.Context(), h.id(), api.EKSHA256(h.tpm.EKPublic()))
+	must(v.t, h.Enrol(v.t.Context()))
+	_, err := v.ApproveHost(v.t.Context(), h.ID(), api.EKSHA256(h.TPM.EKPublic()))
 	must(v.t, err)
-	must(v.t, v.PutRIM(v.t.Context(), "good", newBox().golden(v.t, "good")))
-	must(v.t, v.AssignRIMs(v.t.Context(), h.id(), []string{"good"}))
-	for _, m := range h.vms {
-		must(v.t, v.AssignRIMs(v.t.Context(), m.uuid.String(), []string{"good"}))
+	must(v.t, v.PutRIM(v.t.Context(), "good", newBox().Golden(v.t, "good")))
+	must(v.t, v.AssignRIMs(v.t.Context(), h.ID(), []string{"good"}))
+	for _, m := range h.VMs {
+		must(v.t, v.AssignRIMs(v.t.Context(), m.UUID.String(), []string{"good"}))
 	}
 }
 
@@ -347,23 +136,12 @@ func (v *verifier) attest(scheme attest.Scheme, host string, vms ...string) *api
 	return r
 }
 
-// want holds a result against a state and the codes of its reasons, and shows what it is.
 func want(t *testing.T, r appraise.Result, state appraise.State, codes ...appraise.Code) {
 	t.Helper()
-	var got []appraise.Code
-	text := ""
-	for _, x := range r.Reasons {
-		got = append(got, x.Code)
-		text += "\n  " + x.Text
-	}
-	if r.State != state || !slices.Equal(got, codes) {
-		t.Errorf("%q is %s because of %v, want %s because of %v%s", r.Name, r.State, got, state, codes, text)
-	}
+	simhost.Want(t, r, state, codes...)
 }
 
 func must(t testing.TB, err error) {
 	t.Helper()
-	if err != nil {
-		t.Fatal(err)
-	}
+	simhost.Must(t, err)
 }
