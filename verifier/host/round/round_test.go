@@ -95,7 +95,7 @@ func TestAnswer_binds_concurrent_challenges_under_one_quote(t *testing.T) {
 	h := hosttest.New(t)
 	vms := h.StartVMs(t, 2)
 	answer(t, h, h.Challenge(t, attest.SchemeHost))
-	h.Delay.Store(int64(300 * time.Millisecond))
+	h.Delay.Store(int64(600 * time.Millisecond))
 	before := h.Quotes.Load()
 	var group sync.WaitGroup
 	for i := range 24 {
