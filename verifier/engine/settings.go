@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"virt-attest/verifier/api"
@@ -13,7 +12,7 @@ import (
 	"virt-attest/verifier/store"
 )
 
-// known gives the one spelling of a machine that the caller may see: a VM of the caller's tenant, or any machine that hosts
+// visible gives the one spelling of a machine that the caller may see: a VM of the caller's tenant, or any machine that hosts
 // have told of.
 func (e *Engine) visible(ctx context.Context, who api.Caller, id string) (string, error) {
 	m, err := machine(id)
@@ -107,16 +106,12 @@ func (e *Engine) haveActive(ctx context.Context, s api.Settings) error {
 	if s.Policy == "" {
 		return nil
 	}
-	list, err := e.store.Documents(ctx, api.DocPolicy)
-	if err != nil {
+	_, _, err := e.store.Active(ctx, api.DocPolicy, s.Policy)
+	if !errors.Is(err, store.ErrNotFound) {
 		return fromStore(err, "policies")
 	}
-	i := slices.IndexFunc(list, func(d api.Document) bool { return d.Name == s.Policy })
-	switch {
-	case i < 0:
-		return said(ErrNotFound, "policy %s is not known", s.Policy)
-	case list[i].Active == 0:
-		return said(ErrConflict, "no version of policy %s is active", s.Policy)
+	if _, err := e.store.Versions(ctx, api.DocPolicy, s.Policy); err != nil {
+		return fromStore(err, "policy "+s.Policy)
 	}
-	return nil
+	return said(ErrConflict, "no version of policy %s is active", s.Policy)
 }
