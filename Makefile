@@ -17,16 +17,16 @@ FLEETRATE ?= 3333
 FLEETTIME ?= 2m
 
 # Packages whose tests start VMs and container hosts: one at a time, after all others.
-MACHINES  := /test/(lab|guest|e2e)
+MACHINES  := /test/(lab|guest|e2e|lifecycle)
 
 STATICBIN := virt-attest-hook virt-attest-sidecar virt-attest-guest virt-attest-verifierd
 CGOBIN    := virt-attest virt-attest-hostd
 
-.PHONY: help deps build test unit race lint fuzz bench e2e fleet stress demo install install-guest clean
+.PHONY: help deps build test unit race lint fuzz bench e2e lifecycle lifecycle-table fleet stress demo install install-guest clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 deps: ## install the Debian packages that building, testing and the lab need (root)
 	@sh test/lab/deps.sh
@@ -49,6 +49,12 @@ race: deps ## the unit tests under the race detector
 
 e2e: deps build ## only the end-to-end tests (root)
 	$(GO) test -tags $(TAGS) -count=1 -v -timeout 25m ./test/e2e/...
+
+lifecycle: deps build ## the whole life of VMs, each event and each kind of machine (root)
+	$(GO) test -tags $(TAGS) -count=1 -v -timeout 45m ./test/lifecycle -args -matrix=all
+
+lifecycle-table: deps build ## the same, and the times into docs/lifecycle.md (root)
+	$(GO) test -tags $(TAGS) -count=1 -v -timeout 45m ./test/lifecycle -args -matrix=all -update
 
 lint: ## go vet, gofmt, golangci-lint, shellcheck
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
