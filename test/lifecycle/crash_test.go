@@ -21,6 +21,7 @@ func crashEvents() []event {
 		{"libvirtd is restarted", "nothing in the guest", "TRUSTED", false, libvirtdRestarts},
 		{"libvirtd is killed", "nothing in the guest", "TRUSTED", false, libvirtdDies},
 		{"a VM is started while its sidecar hangs", "`virsh start` fails within the hook's deadline and says why; no process is left", "UNREACHABLE `not-running`, after the cause is gone TRUSTED", true, hookDeadline},
+		{"a VM is stopped while its sidecar hangs", "`virsh destroy` comes back within the hook's deadline", "UNREACHABLE `not-running`, after `virsh start` TRUSTED", false, releaseDeadline},
 		{"QEMU is killed while it starts, again and again", "each start works or fails; nothing is left of those that fail", "TRUSTED", false, diesAtEveryStage},
 	}
 }
@@ -156,6 +157,25 @@ func hookDeadline(b *bench) {
 	b.nothingLeft(one)
 	b.on(b.Good, "rm", "-r", dropIn)
 	b.on(b.Good, "systemctl", "daemon-reload")
+	b.starts(one)
+}
+
+// releaseDeadline is hookDeadline for the end of a VM: its sidecar's unit does not stop.
+func releaseDeadline(b *bench) {
+	const limit = 5 * time.Second // the hook's 3 s, and what libvirt does around it
+	dropIn := "/run/systemd/system/" + sidecarUnit(one) + ".d/"
+	b.check(b.Good.WriteFile(b.ctx, dropIn+"fault.conf", []byte("[Service]\nExecStop=/bin/sleep infinity\nTimeoutStopSec=infinity\n"), 0o644))
+	b.on(b.Good, "systemctl", "daemon-reload")
+	b.happens()
+	b.virsh("destroy", one.Name)
+	if took := time.Since(b.since); took > limit {
+		b.Errorf("virsh destroy of a VM whose sidecar does not stop took %v", took)
+	}
+	b.becomes(b.Good, one, unreachable, "")
+	b.on(b.Good, "rm", "-r", dropIn)
+	b.on(b.Good, "systemctl", "daemon-reload")
+	b.on(b.Good, "systemctl", "kill", "--signal=KILL", sidecarUnit(one))
+	b.nothingLeft(one)
 	b.starts(one)
 }
 
