@@ -138,8 +138,22 @@ func (b *bench) judged(h *lab.Host, v scenario.VM, flags ...string) (appraise.Re
 	return scenario.Result(reports[0], v)
 }
 
-// becomes waits for a verdict, notes how long it took since the event, and gives it.
+// begins is happens, after preparations whose times are not the event's.
+func (b *bench) begins() {
+	delete(b.times, b.name)
+	b.happens()
+}
+
+// becomes waits for a verdict of the event, notes how long it took, and gives it.
 func (b *bench) becomes(h *lab.Host, v scenario.VM, state appraise.State, code appraise.Code, flags ...string) appraise.Result {
+	b.Helper()
+	res := b.until(h, v, state, code, flags...)
+	b.times.note(b.name, time.Since(b.since))
+	return res
+}
+
+// until waits for a verdict.
+func (b *bench) until(h *lab.Host, v scenario.VM, state appraise.State, code appraise.Code, flags ...string) appraise.Result {
 	b.Helper()
 	var res appraise.Result
 	b.soon(patient, func() (err error) {
@@ -148,7 +162,6 @@ func (b *bench) becomes(h *lab.Host, v scenario.VM, state appraise.State, code a
 		}
 		return err
 	})
-	b.times.note(b.name, time.Since(b.since))
 	b.Logf("%s on %s is %s%s", v.Name, h.Name(), res.State, scenario.Texts(res))
 	return res
 }

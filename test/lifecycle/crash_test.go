@@ -134,7 +134,7 @@ func libvirtdDies(b *bench) {
 		b.kill(b.Good, "libvirtd.service")
 		b.becomes(b.Good, one, trusted, "") // while nobody has called libvirt
 		b.domstate(b.Good, one, "running")
-		b.becomes(b.Good, one, trusted, "")
+		b.until(b.Good, one, trusted, "")
 	})
 }
 

@@ -206,11 +206,11 @@ func restoresOverMigration(b *bench) {
 	b.virsh("save", two.Name, saved)
 	b.on(b.Good, "cp", saved, saved+".copy")
 	b.virsh("restore", saved)
-	b.becomes(b.Good, two, trusted, "")
+	b.until(b.Good, two, trusted, "")
 	b.move(b.Good, b.Attacker, two)
-	b.becomes(b.Attacker, two, trusted, "")
+	b.until(b.Attacker, two, trusted, "")
 	b.move(b.Attacker, b.Good, two)
-	b.becomes(b.Good, two, trusted, "")
+	b.until(b.Good, two, trusted, "")
 	b.virsh("destroy", two.Name)
 	b.happens()
 	b.virsh("restore", saved+".copy")
@@ -223,12 +223,12 @@ func cloneElsewhere(b *bench) {
 	b.virsh("destroy", two.Name)
 	b.check(b.CopyState(b.ctx, b.Good, b.Attacker, two))
 	b.starts(two)
+	b.begins()
 	b.on(b.Attacker, "virsh", "start", two.Name) // defined there by the migrations
-	b.happens()
 	b.becomes(b.Attacker, two, untrusted, appraise.CodeIdentityChanged)
 	b.becomes(b.Good, two, trusted, "")
 	b.on(b.Attacker, "virsh", "destroy", two.Name)
-	b.becomes(b.Good, two, trusted, "")
+	b.until(b.Good, two, trusted, "")
 }
 
 func cloneHere(b *bench) {
@@ -237,7 +237,7 @@ func cloneHere(b *bench) {
 	b.on(b.Good, "cp", "-a", "/var/lib/virt-attest/vtpm/"+two.UUID, "/var/lib/virt-attest/vtpm/"+clone.UUID)
 	b.starts(two)
 	b.check(b.Launch(b.ctx, b.Good, clone, nil))
-	b.happens()
+	b.begins()
 	b.soon(patient, func() error {
 		_, errs, _ := b.Verifier.Run(b.ctx, "virt-attest", "attest", "--all", "--on", "good")
 		out, _, _ := b.Verifier.Run(b.ctx, "virt-attest", "state", two.UUID)
@@ -250,6 +250,5 @@ func cloneHere(b *bench) {
 	b.times.note(b.name, time.Since(b.since))
 	b.virsh("destroy", clone.Name)
 	b.virsh("undefine", clone.Name)
-	b.happens()
-	b.becomes(b.Good, two, trusted, "")
+	b.until(b.Good, two, trusted, "")
 }

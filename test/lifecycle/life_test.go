@@ -144,7 +144,7 @@ func (b *bench) rolledBack() {
 	}
 	b.kill(b.Good, sidecarUnit(one)) // what has happened is not forgotten by a new process
 	time.Sleep(time.Second)
-	b.becomes(b.Good, one, rollback, appraise.CodeRollback)
+	b.until(b.Good, one, rollback, appraise.CodeRollback)
 	b.virsh("destroy", one.Name)
 	b.starts(one)
 }
@@ -178,7 +178,8 @@ func renames(b *bench) {
 	}
 	b.virsh("destroy", "renamed")
 	b.virsh("domrename", "renamed", one.Name)
-	b.starts(one)
+	b.virsh("start", one.Name)
+	b.until(b.Good, one, trusted, "")
 }
 
 func redefines(b *bench) {
@@ -223,5 +224,6 @@ func transient(b *bench) {
 	b.virsh("destroy", one.Name)
 	b.stays(b.Good, one, unreachable, appraise.CodeNotRunning)
 	b.define(xml)
-	b.starts(one)
+	b.virsh("start", one.Name)
+	b.until(b.Good, one, trusted, "")
 }

@@ -59,7 +59,9 @@ func (b *bench) options(k kind) func(*guest.Options) {
 		b.check(err)
 	}
 	return func(o *guest.Options) {
-		o.Firmware, o.BootDisk = firmware, disk
+		if o.Firmware, o.BootDisk = firmware, disk; k.secure {
+			o.MemoryMiB = 768 // the kernel's EFI stub unpacks it beside GRUB's copy
+		}
 		if k.change != nil {
 			k.change(o)
 		}

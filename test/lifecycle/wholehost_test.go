@@ -68,7 +68,7 @@ func upgrades(b *bench) {
 			_, err := b.Quiet(b.ctx, b.Good, "systemctl", "is-active", sidecarUnit(one))
 			return err
 		})
-		b.becomes(b.Good, one, trusted, "")
+		b.until(b.Good, one, trusted, "")
 		if program := running(); strings.HasSuffix(program, "(deleted)") {
 			b.Errorf("the sidecar runs %s", program)
 		}
