@@ -12,7 +12,7 @@ import (
 )
 
 // Version is the version of the layout, stored as the journal's last byte of magic.
-const Version = 2
+const Version = 3
 
 const magic = 0x7661_6a6f_7572_6e00 | Version
 
@@ -41,7 +41,7 @@ type header struct {
 	guest   Slot
 	own     Slot
 	ctrl    Slot
-	intent  Intent // the last: it may be lengthened
+	intent  Intent
 }
 
 // outline is what a program with another layout has to know (Succeed). From version 2 on it lies behind
