@@ -122,7 +122,7 @@ func (a *app) fromLogs(_ context.Context, _ *api.Client, f rimFlags, made *rimPa
 		if err := wholeList(b); err != nil {
 			return fail(exitConfig, "%s is no binary IMA log (as in /sys/kernel/security/ima/binary_runtime_measurements): %v", clean(name), err)
 		}
-		g, err := f.golden(made, name, "")
+		g, err := f.golden(made, name, "0-9")
 		if err != nil {
 			return err
 		}
