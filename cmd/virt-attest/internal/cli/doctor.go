@@ -112,7 +112,7 @@ func (d *doctor) show() error {
 }
 
 func (d *doctor) configuration() {
-	err := d.checkFiles()
+	err := d.conf.checkFiles()
 	if err == nil {
 		d.client, err = d.conf.client()
 	}
