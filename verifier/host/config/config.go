@@ -54,7 +54,7 @@ type Verifier struct {
 
 // TPM says which TPM is the host's and what it quotes. Socket excludes Device.
 type TPM struct {
-	Device string    `toml:"device"` // character device with a resource manager; /dev/tpmrm0 if there is no socket either
+	Device string    `toml:"device"` // character device with a resource manager; "" where Socket is given
 	Socket string    `toml:"socket"` // unix socket of a software TPM, for tests
 	PCRs   Selection `toml:"pcrs"`
 }
@@ -98,7 +98,7 @@ func Defaults() *Config {
 			URL: "unix:///run/virt-attest-verifier/api.sock", CA: "/etc/pki/virt-attest/cacert.pem",
 			Cert: "/etc/pki/virt-attest/clientcert.pem", Key: "/etc/pki/virt-attest/private/clientkey.pem",
 		},
-		TPM: TPM{PCRs: all},
+		TPM: TPM{Device: defaultTPM, PCRs: all},
 		Logs: Logs{
 			IMA: "/sys/kernel/security/ima/binary_runtime_measurements", Boot: "/sys/kernel/security/tpm0/binary_bios_measurements",
 			BootID: "/proc/sys/kernel/random/boot_id",
@@ -131,10 +131,10 @@ func Parse(b []byte) (*Config, error) {
 	return c.complete(), nil
 }
 
-// complete fills in what depends on other keys.
+// complete settles what depends on other keys.
 func (c *Config) complete() *Config {
-	if c.TPM.Device == "" && c.TPM.Socket == "" {
-		c.TPM.Device = defaultTPM
+	if c.TPM.Socket != "" {
+		c.TPM.Device = ""
 	}
 	return c
 }
@@ -145,7 +145,7 @@ func (c *Config) Check(wrong func(key, format string, args ...any)) {
 		wrong("name", "1 to %d printable characters", attest.MaxText)
 	}
 	c.Verifier.check(wrong)
-	if c.TPM.Device != "" && c.TPM.Socket != "" {
+	if c.TPM.Device != defaultTPM && c.TPM.Socket != "" {
 		wrong("tpm.socket", "give either device or socket")
 	}
 	for _, p := range [][2]string{
@@ -155,6 +155,9 @@ func (c *Config) Check(wrong func(key, format string, args ...any)) {
 		if p[1] != "" && !filepath.IsAbs(p[1]) {
 			wrong(p[0], "%q is not an absolute path", p[1])
 		}
+	}
+	if c.TPM.Device == "" && c.TPM.Socket == "" {
+		wrong("tpm.device", "there is no TPM without device or socket")
 	}
 	if c.Paths.Run == "" || c.Paths.Store == "" {
 		wrong("paths", "run and store are needed")

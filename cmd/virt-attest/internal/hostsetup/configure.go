@@ -60,7 +60,7 @@ func (s *Setup) settings(ctx context.Context) {
 		if err := s.write(settingsFile, text, 0o644); err != nil {
 			return err
 		}
-		s.restart = s.Token != "" // the token is read when hostd starts a connection
+		s.restart = true // at once, so that what is told of the enrolment is of this Verifier
 		return s.overruled()
 	})
 }
