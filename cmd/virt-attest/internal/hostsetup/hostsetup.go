@@ -141,14 +141,14 @@ func (s *Setup) write(name, text string, mode os.FileMode) error {
 	if ours, there := s.ours(name); there && !ours {
 		return fmt.Errorf("%s is somebody else's; add to it:\n%s", path, text)
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // directories of the system, which everybody reads
-		return err
-	}
 	return replace(path, []byte(Mark+text), mode)
 }
 
-// replace writes a file beside path and renames it.
+// replace writes a file beside path and renames it. Its directory is made where it is missing.
 func replace(path string, b []byte, mode os.FileMode) error {
+	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // directories of the system, which everybody reads
+		return err
+	}
 	f, err := os.CreateTemp(filepath.Dir(path), ".host-setup-*")
 	if err != nil {
 		return err

@@ -88,9 +88,6 @@ func (s *Setup) putHook(path string) error {
 	if err != nil {
 		return err
 	}
-	if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // libvirt's, which everybody reads
-		return err
-	}
 	return replace(path, b, 0o755)
 }
 
