@@ -76,7 +76,7 @@ demo: deps build ## the schemes, the attacks and the faults on real hosts and VM
 install: ## copy into $(DESTDIR), after `make build`
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/libexec/virt-attest \
 		$(DESTDIR)$(SYSCONFDIR)/libvirt/hooks/qemu.d $(DESTDIR)$(SYSCONFDIR)/virt-attest $(DESTDIR)$(UNITDIR) \
-		$(DESTDIR)$(PREFIX)/lib/sysusers.d $(DESTDIR)$(PREFIX)/lib/tmpfiles.d $(DESTDIR)$(PREFIX)/share/man
+		$(DESTDIR)$(PREFIX)/lib/sysusers.d $(DESTDIR)$(PREFIX)/lib/tmpfiles.d $(DESTDIR)$(PREFIX)/share/man $(DESTDIR)$(PREFIX)/share/doc/virt-attest/examples
 	install -m 0755 bin/virt-attest $(DESTDIR)$(PREFIX)/bin/
 	install -m 0755 bin/virt-attest-hostd bin/virt-attest-verifierd $(DESTDIR)$(PREFIX)/sbin/
 	install -m 0755 bin/virt-attest-sidecar $(DESTDIR)$(PREFIX)/libexec/virt-attest/
@@ -84,6 +84,7 @@ install: ## copy into $(DESTDIR), after `make build`
 	install -m 0644 $$(ls systemd/*.service systemd/*.slice 2>/dev/null | grep -v virt-attest-guest) $(DESTDIR)$(UNITDIR)/
 	install -m 0644 systemd/sysusers.d/*.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/
 	install -m 0644 systemd/tmpfiles.d/*.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/
+	install -m 0644 packaging/etc/*.toml $(DESTDIR)$(PREFIX)/share/doc/virt-attest/examples/
 	@for m in $(wildcard docs/man/*.[1-8]); do s=$${m##*.}; install -D -m 0644 $$m $(DESTDIR)$(PREFIX)/share/man/man$$s/$${m##*/}; done
 
 install-guest: ## copy what a VM needs into $(DESTDIR), after `make build`
