@@ -208,10 +208,10 @@ func TestUnitsOfAVM_have_no_network_and_see_no_other_VM(t *testing.T) {
 }
 
 func TestUsersAndDirectories_of_the_units_are_made(t *testing.T) {
-	users, dirs := file(t, "sysusers.d/virt-attest.conf"), file(t, "tmpfiles.d/virt-attest.conf")
+	users, dirs := file(t, "sysusers.d/virt-attest-host.conf")+file(t, "sysusers.d/virt-attest-verifier.conf"), file(t, "tmpfiles.d/virt-attest-host.conf")
 	for _, name := range units(t) {
 		u := parse(t, name)
-		if user := u.get("Service/User"); user != "" && !strings.Contains(users, "\nu "+user+" ") {
+		if user := u.get("Service/User"); user != "" && !strings.Contains("\n"+users, "\nu "+user+" ") {
 			t.Errorf("%s: nobody makes the user %s", name, user)
 		}
 		for key, root := range map[string]string{"RuntimeDirectory": "/run/", "StateDirectory": "/var/lib/"} {
