@@ -22,7 +22,9 @@ var signs = []struct {
 	{"BSD-2-Clause", []string{"redistribution and use in source and binary forms"}},
 	{"blessing", []string{"sqlite is public domain", "dedicated to the public domain by the authors"}},
 	{"MIT", []string{"permission is hereby granted, free of charge", "the above copyright notice and this permission notice"}},
-	{"ISC", []string{"permission to use, copy, modify, and/or distribute this software for any purpose with or without fee"}},
+	{"MIT-0", []string{"mit no attribution", "permission is hereby granted, free of charge"}},
+	{"ISC", []string{"distribute this software for any purpose with or without fee is hereby granted, provided that"}},
+	{"0BSD", []string{"distribute this software for any purpose with or without fee is hereby granted."}},
 }
 
 // obliging are titles of licences that ask something of a program that others are linked into.

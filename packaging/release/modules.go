@@ -24,6 +24,15 @@ type module struct {
 // stdlib is the name by which Go's own library goes in lists of components.
 const stdlib = "std"
 
+// htmx is the one part that is no Go module: a script in the Verifier's page, with its version and licence beside it.
+const (
+	htmx       = "htmx.org"
+	htmxIn     = "virt-attest-verifierd"
+	htmxNotice = "verifier/web/static/NOTICE.txt"
+)
+
+var htmxVersion = regexp.MustCompile(`\bhtmx ([0-9.]+[0-9])\b`)
+
 // linkage is what programs are made of.
 type linkage struct {
 	programs []string // base names
@@ -63,6 +72,9 @@ func modulesOf(programs []string) (*linkage, error) {
 			add(d.Path, d.Version, d.Sum)
 		}
 	}
+	if slices.Contains(l.programs, htmxIn) {
+		found[htmx] = &module{Path: htmx, Programs: []string{htmxIn}}
+	}
 	for _, m := range found {
 		l.modules = append(l.modules, m)
 	}
@@ -86,15 +98,33 @@ func platform(info *buildinfo.BuildInfo) string {
 func (l *linkage) readLicences() error {
 	var errs []error
 	for _, m := range l.modules {
-		dir, err := m.dir()
-		if err == nil {
-			err = m.readLicence(dir)
-		}
+		err := m.read()
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s %s: %w", m.Path, m.Version, err))
 		}
 	}
 	return errors.Join(errs...)
+}
+
+func (m *module) read() error {
+	if m.Path == htmx {
+		text, err := os.ReadFile(htmxNotice)
+		if err != nil {
+			return err
+		}
+		v := htmxVersion.FindSubmatch(text)
+		if v == nil {
+			return fmt.Errorf("%s does not tell htmx's version", htmxNotice)
+		}
+		m.Version, m.Text = string(v[1]), string(text)+"\n"
+		m.License, err = licenceOf(m.Text)
+		return err
+	}
+	dir, err := m.dir()
+	if err != nil {
+		return err
+	}
+	return m.readLicence(dir)
 }
 
 // dir is where the module's files are: vendor/ of a release's source, or the module cache.

@@ -83,6 +83,9 @@ func sbom(o options, l *linkage) ([]byte, error) {
 
 func (m *module) component() component {
 	purl := "pkg:golang/" + m.Path + "@" + m.Version
+	if m.Path == htmx {
+		purl = "pkg:npm/" + m.Path + "@" + m.Version
+	}
 	c := component{Type: "library", Ref: purl, Name: m.Path, Version: m.Version, PURL: purl, Licenses: licences(m.License)}
 	if m.Sum != "" {
 		c.Properties = []property{{"go:sum", m.Sum}}
