@@ -4,6 +4,7 @@
 set -eu
 version=$1 epoch=$2 dir=$3
 who='virt-attest maintainers <maintainers@virt-attest.invalid>'
+mkdir -p "$dir/debian" "$dir/rpm"
 LC_ALL=C
 export LC_ALL
 cat >"$dir/debian/changelog" <<C
