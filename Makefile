@@ -10,6 +10,7 @@ TAGS      := libvirt_dlopen
 LDFLAGS   := -s -w -X virt-attest/internal/version.Version=$(VERSION)
 GOBUILD   := $(GO) build -trimpath -tags $(TAGS) -ldflags '$(LDFLAGS)'
 STATIC    := CGO_ENABLED=0 $(GOBUILD)
+CGOBUILD   = $(GO) build -trimpath $(CGOFLAGS) -tags $(TAGS) -ldflags '$(LDFLAGS) $(CGOLDFLAGS)'
 GOLANGCI  := github.com/golangci/golangci-lint/v2/cmd/golangci-lint@v2.15.0
 FUZZTIME  ?= 20s
 STRESSTIME ?= 15m
@@ -43,7 +44,7 @@ deps: ## install the Debian packages that building, testing and the lab need (ro
 build: ## build every program into bin/
 	@mkdir -p bin
 	@for b in $(STATICBIN); do echo "  GO  bin/$$b"; $(STATIC) -o bin/$$b ./cmd/$$b || exit 1; done
-	@for b in $(CGOBIN); do echo "  GO  bin/$$b"; $(GOBUILD) -o bin/$$b ./cmd/$$b || exit 1; done
+	@for b in $(CGOBIN); do echo "  GO  bin/$$b"; $(CGOBUILD) -o bin/$$b ./cmd/$$b || exit 1; done
 
 test: deps build ## everything: units, fuzz seeds, real swtpm, real libvirt and QEMU (root)
 	$(GO) vet -tags $(TAGS) ./...

@@ -8,6 +8,7 @@ version=$1
 out=$(mkdir -p "$2" && cd "$2" && pwd)
 build=$(dpkg --print-architecture)
 arch=${3:-$build}
+revision=0upstream1
 here=$(cd "$(dirname "$0")" && pwd)
 for tool in dpkg-buildpackage dh dh_apparmor debconf-updatepo; do
 	command -v $tool >/dev/null || { echo "deb: $tool is missing: make deps-packages" >&2; exit 2; }
@@ -34,7 +35,7 @@ else
 	set -- --build=any --host-arch "$arch" -d
 	profiles="$profiles,nocheck,cross"
 fi
-log=$out/virt-attest_$version-1_$arch.buildlog
+log=$out/virt-attest_$version-${revision}_$arch.buildlog
 # With what the caller's Go has built already, if it is allowed to: its cache is named by content.
 if ! (cd "$tree" && GOCACHE="${GOCACHE:-$(${GO:-go} env GOCACHE)}" DEB_BUILD_PROFILES=$(echo $profiles | tr , ' ') \
 	dpkg-buildpackage -us -uc "$@") >"$log" 2>&1; then
@@ -45,4 +46,4 @@ fi
 for f in "$work"/*.deb "$work"/*.dsc "$work"/*.debian.tar.xz "$work"/*.orig.tar.xz "$work"/*.buildinfo "$work"/*.changes; do
 	[ ! -e "$f" ] || mv "$f" "$out/"
 done
-(cd "$out" && ls virt-attest*"_$version-1_$arch.deb")
+(cd "$out" && ls virt-attest*"_$version-${revision}_$arch.deb")
