@@ -24,12 +24,18 @@ own=$work/virt-attest-$version/packaging
 epoch=$(sh "$own/version.sh" -e)
 { sed "s/@VERSION@/$version/" "$own/rpm/virt-attest.spec"; echo; echo '%changelog'; cat "$own/rpm/changelog"; } >"$work/SPECS/virt-attest.spec"
 
+gocache=${GOCACHE:-$(${GO:-go} env GOCACHE)}
 set -- --target "$arch-linux" --define "_topdir $work" --define "_buildhost reproducible" --define "use_source_date_epoch_as_buildtime 1" \
 	--define "clamp_mtime_to_source_date_epoch 1" --define "_source_payload w6.xzdio" --define "_binary_payload w6T2.xzdio"
 # No package of this machine has the build dependencies' names where it is no Fedora.
-[ -e /etc/fedora-release ] || [ -e /etc/redhat-release ] || set -- "$@" --nodeps --load "$own/rpm/macros"
+[ -e /etc/fedora-release ] || [ -e /etc/redhat-release ] || {
+	set -- "$@" --nodeps
+	cp "$own/rpm/macros" "$work/.rpmmacros"
+	HOME=$work
+	export HOME
+}
 log=$out/virt-attest-$version-1.$arch.buildlog
-if ! SOURCE_DATE_EPOCH=$epoch GOCACHE="${GOCACHE:-$(${GO:-go} env GOCACHE)}" rpmbuild "$@" -ba "$work/SPECS/virt-attest.spec" >"$log" 2>&1; then
+if ! SOURCE_DATE_EPOCH=$epoch GOCACHE=$gocache rpmbuild "$@" -ba "$work/SPECS/virt-attest.spec" >"$log" 2>&1; then
 	tail -n 40 "$log" >&2
 	echo "rpm: failed; all of it is in $log" >&2
 	exit 1
