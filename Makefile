@@ -32,7 +32,7 @@ STATICBIN := virt-attest-hook virt-attest-sidecar virt-attest-guest virt-attest-
 CGOBIN    := virt-attest virt-attest-hostd
 
 .PHONY: help deps build test unit race lint fuzz bench e2e fleet stress demo \
-	install install-completion install-guest install-apparmor install-doc dist deb rpm release clean
+	install install-completion install-guest install-apparmor install-doc dist deb rpm package-test host-vm-test release clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -131,6 +131,14 @@ deb: ## Debian packages in dist/, for ARCH (default: this machine's)
 
 rpm: ## rpm packages in dist/, for ARCH
 	@sh packaging/rpm.sh $(VERSION) dist $(ARCH)
+
+package-test: deps ## packages of two builds: installed, upgraded under a VM, removed, purged on a KVM host out of a container (root)
+	@sh test/packages/builds.sh $(VERSION) dist
+	$(GO) run ./test/packages -old dist/old -new dist/new
+
+host-vm-test: deps build ## the same on a whole Debian host as a VM, with measured boot, IMA, AppArmor and a TPM (root, fifteen minutes)
+	@sh test/packages/builds.sh $(VERSION) dist
+	sh test/packages/hostvm.sh dist/old dist/new dist/host-vm-test
 
 release: ## everything that a release has, in dist/: a dry run, nothing is published
 	@sh packaging/release.sh $(VERSION) dist
