@@ -86,7 +86,7 @@ demo: deps build ## the schemes, the attacks and the faults on real hosts and VM
 install: ## copy into $(DESTDIR), after `make build`
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/sbin $(DESTDIR)$(PREFIX)/libexec/virt-attest \
 		$(DESTDIR)$(SYSCONFDIR)/libvirt/hooks/qemu.d $(DESTDIR)$(SYSCONFDIR)/virt-attest $(DESTDIR)$(UNITDIR) \
-		$(DESTDIR)$(PREFIX)/lib/sysusers.d $(DESTDIR)$(PREFIX)/lib/tmpfiles.d $(DESTDIR)$(PREFIX)/share/man
+		$(DESTDIR)$(PREFIX)/lib/sysusers.d $(DESTDIR)$(PREFIX)/lib/tmpfiles.d $(DESTDIR)$(PREFIX)/share/man $(DESTDIR)$(DOCDIR)/examples
 	install -m 0755 bin/virt-attest $(DESTDIR)$(PREFIX)/bin/
 	install -m 0755 bin/virt-attest-hook bin/virt-attest-hostd bin/virt-attest-verifierd $(DESTDIR)$(PREFIX)/sbin/
 	install -m 0755 bin/virt-attest-sidecar packaging/libexec/* $(DESTDIR)$(PREFIX)/libexec/virt-attest/
@@ -94,7 +94,8 @@ install: ## copy into $(DESTDIR), after `make build`
 	install -m 0644 $$(ls systemd/*.service | grep -v virt-attest-guest) $(DESTDIR)$(UNITDIR)/
 	install -m 0644 systemd/sysusers.d/*.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/
 	install -m 0644 systemd/tmpfiles.d/*.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/
-	@for m in $(filter-out %/virt-attest-guest.8,$(wildcard docs/man/*.[1-8])); do s=$${m##*.}; install -D -m 0644 $$m $(DESTDIR)$(PREFIX)/share/man/man$$s/$${m##*/}; done
+	install -m 0644 packaging/etc/*.toml $(DESTDIR)$(DOCDIR)/examples/
+	@for m in $(filter-out %/virt-attest-guest.8 %/virt-attest-guest.toml.5,$(wildcard docs/man/*.[1-8])); do s=$${m##*.}; install -D -m 0644 $$m $(DESTDIR)$(PREFIX)/share/man/man$$s/$${m##*/}; done
 
 install-completion: ## the shells' completions, made by the program; it has to run here
 	install -d $(DESTDIR)$(PREFIX)/share/bash-completion/completions $(DESTDIR)$(PREFIX)/share/zsh/vendor-completions \
@@ -109,6 +110,7 @@ install-guest: ## copy what a VM needs into $(DESTDIR), after `make build`
 	install -m 0644 systemd/virt-attest-guest.service $(DESTDIR)$(UNITDIR)/
 	install -m 0644 systemd/udev/90-virt-attest-guest.rules $(DESTDIR)$(PREFIX)/lib/udev/rules.d/
 	install -D -m 0644 docs/man/virt-attest-guest.8 $(DESTDIR)$(PREFIX)/share/man/man8/virt-attest-guest.8
+	install -D -m 0644 docs/man/virt-attest-guest.toml.5 $(DESTDIR)$(PREFIX)/share/man/man5/virt-attest-guest.toml.5
 
 install-apparmor: ## AppArmor profiles, where the system has AppArmor
 	install -d $(DESTDIR)$(SYSCONFDIR)/apparmor.d/abstractions/libvirt-qemu.d
