@@ -32,7 +32,8 @@ STATICBIN := virt-attest-hook virt-attest-sidecar virt-attest-guest virt-attest-
 CGOBIN    := virt-attest virt-attest-hostd
 
 .PHONY: help deps build test unit race lint fuzz bench e2e fleet stress demo \
-	install install-completion install-guest install-apparmor install-doc dist deb rpm package-test host-vm-test release clean
+	install install-completion install-guest install-apparmor install-doc dist deb rpm package-test host-vm-test rpm-test lint-packages \
+	reproducible deps-packages release clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
@@ -141,6 +142,20 @@ package-test: deps ## packages of two builds: installed, upgraded under a VM, re
 host-vm-test: deps build ## the same on a whole Debian host as a VM, with measured boot, IMA, AppArmor and a TPM (root, fifteen minutes)
 	@sh test/packages/builds.sh $(VERSION) dist
 	sh test/packages/hostvm.sh dist/old dist/new dist/host-vm-test
+
+rpm-test: rpm ## the rpm packages in a tree: file lists, scriptlets, dependencies, installation, removal (root)
+	@rm -rf dist/rpm && mkdir -p dist/rpm && mv dist/virt-attest*-$(VERSION)-1.*.rpm dist/rpm/
+	@sh test/packages/rpmtree.sh dist/rpm
+
+lint-packages: ## lintian and rpmlint on the packages in dist/new and dist/rpm
+	lintian --allow-root --fail-on error,warning dist/new/*.changes
+	rpmlint -c packaging/rpm/rpmlint.toml dist/rpm/*.rpm
+
+reproducible: ## all packages twice, elsewhere and otherwise, and compared; COLD=1 compiles all of it twice
+	@sh packaging/reproducible.sh $(VERSION) dist/reproducible
+
+deps-packages: ## the Debian packages that building packages needs (root)
+	@sh test/lab/deps.sh packages
 
 release: ## everything that a release has, in dist/: a dry run, nothing is published
 	@sh packaging/release.sh $(VERSION) dist
