@@ -43,6 +43,9 @@ func (postgresDialect) open(ctx context.Context, s *Store, c Config) error {
 	if p["application_name"] == "" {
 		p["application_name"] = "virt-attest-verifierd"
 	}
+	if p["random_page_cost"] == "" {
+		p["random_page_cost"] = "1.1" // what is asked for often is in memory or on an SSD: without it, tables without statistics yet are read whole
+	}
 	p["idle_in_transaction_session_timeout"] = fmt.Sprint(2 * bulkTimeout.Milliseconds()) // of a process that stands still
 	if s.pool, err = pgxpool.NewWithConfig(ctx, conf); err != nil {
 		return err
