@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"path/filepath"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 
@@ -19,6 +20,7 @@ import (
 type options struct {
 	port      string
 	tpm       string
+	secrets   string
 	initramfs bool
 	verbose   bool
 	version   bool
@@ -30,11 +32,15 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	fs.SetOutput(stderr)
 	fs.StringVar(&o.port, "port", "", "virtio-serial port `device` (default: the port named "+agentproto.PortName+")")
 	fs.StringVar(&o.tpm, "tpm", "/dev/tpmrm0", "TPM `device`")
+	fs.StringVar(&o.secrets, "secrets", DefaultSecrets, "`directory` in memory for released secrets (none: take none)")
 	fs.BoolVar(&o.initramfs, "initramfs", false, "no init system yet: mount what is missing")
 	fs.BoolVar(&o.verbose, "v", false, "log every session with the host")
 	fs.BoolVar(&o.version, "version", false, "print the version and exit")
 	if err := fs.Parse(args); err != nil {
 		return o, err
+	}
+	if o.secrets != "none" && !filepath.IsAbs(o.secrets) {
+		return o, fmt.Errorf("-secrets %q is neither an absolute path nor none", o.secrets)
 	}
 	if fs.NArg() > 0 {
 		return o, fmt.Errorf("unexpected argument %q", fs.Arg(0))
@@ -45,6 +51,9 @@ func parse(args []string, stderr io.Writer) (options, error) {
 // Main is the program virt-attest-guest. It returns its exit status: 0 after ctx ended,
 // 1 for a failure, 2 for wrong usage.
 func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	if len(args) > 0 && args[0] == "secret" {
+		return secretMain(ctx, args[1:], stdout, stderr)
+	}
 	o, err := parse(args, stderr)
 	if err != nil {
 		fmt.Fprintln(stderr, "virt-attest-guest:", err)
@@ -70,7 +79,11 @@ func run(ctx context.Context, o options, log *slog.Logger) error {
 	}
 	tpm := ptpm.Device(o.tpm)
 	defer tpm.Close()
-	agent := New(version.Version, tpm, SystemFiles())
+	files := SystemFiles()
+	if files.Secrets = o.secrets; o.secrets == "none" {
+		files.Secrets = ""
+	}
+	agent := New(version.Version, tpm, files)
 	defer agent.Close()
 	notify := ready(log)
 	for ctx.Err() == nil {
