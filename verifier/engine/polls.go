@@ -56,7 +56,7 @@ func (e *Engine) Poll(ctx context.Context, client, host string, wait time.Durati
 func (e *Engine) delivery(ctx context.Context, p *permit, host string, got []store.OpenChallenge) (*api.Poll, func(), error) {
 	out := &api.Poll{Challenges: []attest.Challenge{}}
 	if p.approved {
-		out.Schedule = e.schedule(ctx, host)
+		out.Schedule, out.Rules = e.schedule(ctx, host)
 	}
 	var nonces []attest.Nonce
 	for _, o := range got {
