@@ -14,6 +14,7 @@
 //	/dev/vportNpM                                    the port, found in /sys/class/virtio-ports
 //	/dev/tpmrm0                                      the vTPM behind the kernel's resource manager
 //	/sys/kernel/security/ima/binary_runtime_measurements
+//	/sys/kernel/security/ima/runtime_measurements_count      once a half second, while a host is there
 //	/sys/kernel/security/tpm0/binary_bios_measurements
 //	/proc/sys/kernel/random/boot_id
 //	/run/virt-attest-guest/secrets                       released secrets, written
@@ -27,6 +28,7 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+	"sync/atomic"
 
 	"github.com/google/go-tpm/tpm2/transport"
 	"golang.org/x/sys/unix"
@@ -43,6 +45,7 @@ type Files struct {
 	BootLog string // TCG event log
 	BootID  string
 	Secrets string // directory in memory for released secrets; "": none are taken
+	Count   string // how many entries the measurement list has, in decimal
 }
 
 // DefaultSecrets is where released secrets are.
@@ -55,6 +58,7 @@ func SystemFiles() Files {
 		BootLog: "/sys/kernel/security/tpm0/binary_bios_measurements",
 		BootID:  "/proc/sys/kernel/random/boot_id",
 		Secrets: DefaultSecrets,
+		Count:   "/sys/kernel/security/ima/runtime_measurements_count",
 	}
 }
 
@@ -65,6 +69,7 @@ type Agent struct {
 	tpm     keys
 	ima     *imalog.Log
 	secrets secrets
+	shipped atomic.Uint64 // entries of the list that a host has been given
 }
 
 // New prepares an agent; nothing is opened before it is asked for.
@@ -164,6 +169,7 @@ func (a *Agent) imaChunk(q agentproto.Log) (agentproto.LogChunk, error) {
 	case err != nil:
 		return agentproto.LogChunk{}, err
 	}
+	a.shipped.Store(max(a.shipped.Load(), c.From+c.Count))
 	return agentproto.LogChunk{BootID: id, From: c.From, Count: c.Count, Data: c.Data, More: c.More, TemplateHash: attest.SHA1}, nil
 }
 

@@ -13,6 +13,10 @@ const (
 	// maxWait is how long a secret may be waited for.
 	maxWait = 24 * time.Hour
 
+	// growEvery is how often the length of the IMA list is looked at, and the least time between two events about it.
+	growEvery = 500 * time.Millisecond
+	maxCount  = 32 // bytes of the file that tells it
+
 	// readyTime is what the host has to take the first frame in.
 	readyTime = 10 * time.Second
 	// sessionPause separates two sessions with a host that connects and goes at once.

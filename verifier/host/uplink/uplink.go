@@ -27,6 +27,7 @@ import (
 	"virt-attest/verifier/host/evidence"
 	"virt-attest/verifier/host/machine"
 	"virt-attest/verifier/host/round"
+	"virt-attest/verifier/host/verdicts"
 )
 
 // Every bound of the package.
@@ -46,7 +47,7 @@ const (
 // Verifier is what the uplink needs of api.Client.
 type Verifier interface {
 	Hello(context.Context, api.HostHello) (*api.HostWelcome, error)
-	Challenges(ctx context.Context, host string, wait time.Duration) (*api.Poll, error)
+	Poll(ctx context.Context, r api.PollRequest) (*api.Poll, error)
 	Challenge(context.Context, api.ChallengeRequest) (*attest.Challenge, error)
 	EncodedEvidence(context.Context, []byte) (*api.EvidenceReply, error)
 	Activated(context.Context, api.Activated) error
@@ -62,6 +63,7 @@ type Uplink struct {
 	Engine  *round.Engine
 	Domains *domains.Set
 	Token   func() (string, error) // a one-time enrolment token, "" for none; may be nil
+	Board   *verdicts.Board        // told of verdicts; may be nil
 	Log     *slog.Logger
 	State   func(string) // told in a few words how it goes; may be nil
 
@@ -71,6 +73,7 @@ type Uplink struct {
 	current  Verifier
 	instance [16]byte              // random, of this session: challenges that an earlier one took come again
 	working  map[attest.Nonce]bool // challenges that are being answered
+	told     string                // cursor of the verdicts that the Board has
 	again    atomic.Bool
 }
 
@@ -155,8 +158,12 @@ func (u *Uplink) session(run context.Context, answers *sync.WaitGroup) error {
 
 // poll takes challenges and has each answered beside the others.
 func (u *Uplink) poll(ctx, run context.Context, v Verifier, id string, answers *sync.WaitGroup) error {
+	r := api.PollRequest{Host: id, Wait: pollWait}
+	if u.Board != nil {
+		r.Verdicts = u.cursor()
+	}
 	for !u.again.Load() {
-		p, err := v.Challenges(ctx, id, pollWait)
+		p, err := v.Poll(ctx, r)
 		if api.IsStatus(err, http.StatusForbidden) {
 			return fmt.Errorf("this host is not accepted yet; an operator approves it by its EK: %w", err)
 		}
@@ -164,11 +171,32 @@ func (u *Uplink) poll(ctx, run context.Context, v Verifier, id string, answers *
 			return err
 		}
 		u.schedule.set(p.Schedule, time.Now())
+		if u.Board != nil && p.Cursor != "" {
+			u.Board.Update(p)
+			r.Verdicts = u.keep(p.Cursor)
+		}
 		for _, ch := range p.Challenges {
 			answers.Go(func() { u.answer(run, &ch) })
 		}
 	}
 	return errAgain
+}
+
+// cursor says which verdicts the Board has, whichever connection brought them.
+func (u *Uplink) cursor() string {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.told == "" {
+		return api.VerdictsBegin
+	}
+	return u.told
+}
+
+func (u *Uplink) keep(cursor string) string {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.told = cursor
+	return cursor
 }
 
 // newVMs introduces the host again when its VMs change, so that the Verifier knows them by name.
