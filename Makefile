@@ -19,7 +19,7 @@ FLEETTIME ?= 2m
 # Packages whose tests start VMs and container hosts: one at a time, after all others.
 MACHINES  := /test/(lab|guest|e2e)
 
-STATICBIN := virt-attest-hook virt-attest-sidecar virt-attest-guest virt-attest-verifierd
+STATICBIN := virt-attest-hook virt-attest-sidecar virt-attest-guest virt-attest-verifierd virt-attest-custody
 CGOBIN    := virt-attest virt-attest-hostd
 
 .PHONY: help deps build test unit race lint fuzz bench e2e fleet stress demo install install-guest clean
@@ -79,9 +79,9 @@ install: ## copy into $(DESTDIR), after `make build`
 		$(DESTDIR)$(PREFIX)/lib/sysusers.d $(DESTDIR)$(PREFIX)/lib/tmpfiles.d $(DESTDIR)$(PREFIX)/share/man
 	install -m 0755 bin/virt-attest $(DESTDIR)$(PREFIX)/bin/
 	install -m 0755 bin/virt-attest-hostd bin/virt-attest-verifierd $(DESTDIR)$(PREFIX)/sbin/
-	install -m 0755 bin/virt-attest-sidecar $(DESTDIR)$(PREFIX)/libexec/virt-attest/
+	install -m 0755 bin/virt-attest-sidecar bin/virt-attest-custody $(DESTDIR)$(PREFIX)/libexec/virt-attest/
 	install -m 0755 bin/virt-attest-hook $(DESTDIR)$(SYSCONFDIR)/libvirt/hooks/qemu.d/50-virt-attest
-	install -m 0644 $$(ls systemd/*.service systemd/*.slice 2>/dev/null | grep -v virt-attest-guest) $(DESTDIR)$(UNITDIR)/
+	install -m 0644 $$(ls systemd/*.service systemd/*.mount systemd/*.slice 2>/dev/null | grep -v virt-attest-guest) $(DESTDIR)$(UNITDIR)/
 	install -m 0644 systemd/sysusers.d/*.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/
 	install -m 0644 systemd/tmpfiles.d/*.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/
 	@for m in $(wildcard docs/man/*.[1-8]); do s=$${m##*.}; install -D -m 0644 $$m $(DESTDIR)$(PREFIX)/share/man/man$$s/$${m##*/}; done
