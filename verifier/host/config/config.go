@@ -42,6 +42,7 @@ type Config struct {
 	Libvirt  Libvirt  `toml:"libvirt"`
 	VMs      VMs      `toml:"vms"`
 	Paths    Paths    `toml:"paths"`
+	Custody  Custody  `toml:"custody"`
 }
 
 // Verifier says where the Verifier is and how to speak to it. CA, Cert and Key are PEM files, used with https.
@@ -79,6 +80,12 @@ type VMs struct {
 	Timeout Duration  `toml:"timeout"` // for a VM's quote or vPCRs
 }
 
+// Custody says how virt-attest custody seals the secret of this host's vTPMs. hostd itself has nothing to do with it.
+type Custody struct {
+	PCRs     Selection `toml:"pcrs"`
+	Recovery string    `toml:"recovery"` // public recovery key, age1…
+}
+
 // Paths are the directories that hostd shares with the sidecars.
 type Paths struct {
 	Run   string `toml:"run"`
@@ -107,6 +114,8 @@ func defaults() *Config {
 		},
 		Libvirt: Libvirt{URI: "qemu:///system"},
 		VMs:     VMs{PCRs: all, Timeout: Duration(5 * time.Second)},
+		// The state of Secure Boot and its keys: what changes with an attacker's boot and not with each update.
+		Custody: Custody{PCRs: Selection{{Alg: attest.SHA256, PCRs: []uint8{7}}}},
 		Paths:   Paths{Run: "/run/virt-attest", Store: "/var/lib/virt-attest/store"},
 	}
 }
@@ -178,6 +187,9 @@ func (c *Config) check() error {
 		if path != "" && !filepath.IsAbs(path) {
 			bad(key, "%q is not an absolute path", path)
 		}
+	}
+	if r := c.Custody.Recovery; r != "" && (!strings.HasPrefix(r, "age1") || len(r) > 4096) {
+		bad("custody.recovery", "not a public recovery key (age1…)")
 	}
 	if c.Paths.Run == "" || c.Paths.Store == "" {
 		bad("paths", "run and store are needed")
