@@ -22,6 +22,7 @@ import (
 type Config struct {
 	StateDir string // /var/lib/virt-attest/vtpm
 	CADir    string // /var/lib/virt-attest/ca
+	CertsDir string // /var/lib/virt-attest/vtpm-ca: the CA's certificates, for everybody
 	User     string // virt-attest: owner of the finished state
 	Setup    string // swtpm_setup
 	LocalCA  string // swtpm_localca, looked up in PATH
@@ -39,7 +40,7 @@ func (c Config) complete() Config {
 		field *string
 		value string
 	}{
-		{&c.StateDir, "/var/lib/virt-attest/vtpm"}, {&c.CADir, "/var/lib/virt-attest/ca"},
+		{&c.StateDir, "/var/lib/virt-attest/vtpm"}, {&c.CADir, "/var/lib/virt-attest/ca"}, {&c.CertsDir, "/var/lib/virt-attest/vtpm-ca"},
 		{&c.KeyDir, "/run/vtpm.custody"}, {&c.User, "virt-attest"}, {&c.Setup, "swtpm_setup"}, {&c.LocalCA, "swtpm_localca"},
 	} {
 		if *d.field == "" {
@@ -147,6 +148,9 @@ func (c Config) setUp(ctx context.Context, dir string, uuid attest.UUID) error {
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("manufacture: %s: %w: %s", c.Setup, err, tail(out))
+	}
+	if err := c.publishCA(); err != nil {
+		return err
 	}
 	if there, err := exists(dir); err != nil || !there {
 		return fmt.Errorf("manufacture: %s left no state: %s", c.Setup, tail(out))

@@ -20,7 +20,7 @@ func testConfig(t *testing.T) Config {
 		t.Fatal("manufacture is root's work: run the tests as root")
 	}
 	dir := t.TempDir()
-	return Config{StateDir: filepath.Join(dir, "vtpm"), CADir: filepath.Join(dir, "ca"), User: "nobody", KeyDir: filepath.Join(dir, "keys")}
+	return Config{StateDir: filepath.Join(dir, "vtpm"), CADir: filepath.Join(dir, "ca"), CertsDir: filepath.Join(dir, "certs"), User: "nobody", KeyDir: filepath.Join(dir, "keys")}
 }
 
 func TestVTPM_makes_the_state_of_many_VMs_at_once_from_one_CA(t *testing.T) {
@@ -48,6 +48,13 @@ func TestVTPM_makes_the_state_of_many_VMs_at_once_from_one_CA(t *testing.T) {
 	}
 	if st, err := os.Stat(c.CADir); err != nil || st.Mode().Perm() != 0o700 {
 		t.Errorf("the CA's directory: %v %v", st.Mode(), err)
+	}
+	for _, name := range []string{issuerCert, rootCert} {
+		b, err := os.ReadFile(filepath.Join(c.CertsDir, name))
+		st, err2 := os.Stat(filepath.Join(c.CertsDir, name))
+		if err != nil || err2 != nil || st.Mode().Perm() != 0o644 || !strings.Contains(string(b), "CERTIFICATE") || strings.Contains(string(b), "PRIVATE") {
+			t.Errorf("the CA's certificate %s: %v %v", name, err, err2)
+		}
 	}
 	left, err := filepath.Glob(filepath.Join(c.StateDir, ".new-*"))
 	if len(left) != 0 || err != nil {
