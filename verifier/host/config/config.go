@@ -70,7 +70,8 @@ type Logs struct {
 
 // Libvirt says which daemon knows the domains.
 type Libvirt struct {
-	URI string `toml:"uri"` // "none": ask no daemon
+	URI      string `toml:"uri"`      // "none": ask no daemon
+	Metadata bool   `toml:"metadata"` // show verdicts in the domains' metadata and take requests from there
 }
 
 // VMs says what is asked of VMs and how long.
@@ -105,7 +106,7 @@ func defaults() *Config {
 			IMA: "/sys/kernel/security/ima/binary_runtime_measurements", Boot: "/sys/kernel/security/tpm0/binary_bios_measurements",
 			BootID: "/proc/sys/kernel/random/boot_id",
 		},
-		Libvirt: Libvirt{URI: "qemu:///system"},
+		Libvirt: Libvirt{URI: "qemu:///system", Metadata: true},
 		VMs:     VMs{PCRs: all, Timeout: Duration(5 * time.Second)},
 		Paths:   Paths{Run: "/run/virt-attest", Store: "/var/lib/virt-attest/store"},
 	}

@@ -47,6 +47,7 @@ boot = "/l/boot"
 boot_id = "/l/id"
 [libvirt]
 uri = "none"
+metadata = false
 [vms]
 pcrs = "sha256:10"
 timeout = "2s"
@@ -62,7 +63,7 @@ store = "/s"
 		TPM: config.TPM{Socket: "/run/ptpm", PCRs: config.Selection{
 			{Alg: attest.SHA256, PCRs: []uint8{0, 2, 3, 4, 10}}, {Alg: attest.SHA384, PCRs: []uint8{7}}}},
 		Logs:    config.Logs{IMA: "/l/ima", Boot: "/l/boot", BootID: "/l/id"},
-		Libvirt: config.Libvirt{URI: "none"},
+		Libvirt: config.Libvirt{URI: "none", Metadata: false},
 		VMs:     config.VMs{PCRs: config.Selection{{Alg: attest.SHA256, PCRs: []uint8{10}}}, Timeout: config.Duration(2 * time.Second)},
 		Paths:   config.Paths{Run: "/r", Store: "/s"},
 	}
