@@ -13,19 +13,19 @@ type Kind string
 
 // The kinds, the weightiest first: of several that come together the first one is told.
 const (
-	Forged   Kind = "metadata-forged" // somebody wrote a verdict into the domain's metadata
-	Asked    Kind = "asked"           // by an operator, through the domain's metadata
-	Migrated Kind = "migrated"        // arrived from another host
-	Restored Kind = "restored"        // from a saved state
-	Reverted Kind = "reverted"        // to a snapshot
-	Started  Kind = "started"         // by libvirt
-	Reset    Kind = "reset"           // its vTPM was powered on again: a reset, or a reboot from inside
-	Measured Kind = "measured"        // its firmware has begun to use the vTPM
-	Agent    Kind = "agent"           // its guest agent is there
-	Resumed  Kind = "resumed"         // after a pause
-	Grown    Kind = "log-grown"       // its IMA log
-	Interval Kind = "interval"        // of the domain's metadata
-	Found    Kind = "found"           // it runs, and this hostd knows no verdict on this run
+	Forged   Kind = api.WhyForged // somebody wrote a verdict into the domain's metadata
+	Asked    Kind = "asked"       // by an operator, through the domain's metadata
+	Migrated Kind = "migrated"    // arrived from another host
+	Restored Kind = "restored"    // from a saved state
+	Reverted Kind = "reverted"    // to a snapshot
+	Started  Kind = "started"     // by libvirt
+	Reset    Kind = "reset"       // its vTPM was powered on again: a reset, or a reboot from inside
+	Measured Kind = "measured"    // its firmware has begun to use the vTPM
+	Agent    Kind = "agent"       // its guest agent is there
+	Resumed  Kind = "resumed"     // after a pause
+	Grown    Kind = "log-grown"   // its IMA log
+	Interval Kind = "interval"    // of the domain's metadata
+	Found    Kind = "found"       // it runs, and this hostd knows no verdict on this run
 )
 
 func kinds() []Kind {
