@@ -62,7 +62,7 @@ func TestPlan_attests_a_VM_within_a_second_of_what_happened(t *testing.T) {
 			c.add(1, Measured)
 			want = time.Second
 		}
-		if n := c.run(want, 100*time.Millisecond); n != 1 || c.all[0].Why != k {
+		if n := c.run(want, 100*time.Millisecond); n != 1 || !c.all[0].Cause(id(1), k) {
 			t.Errorf("%s: %d requests", k, n)
 		}
 	}
