@@ -92,13 +92,13 @@ func (k *Keeper) Run(ctx context.Context) error {
 func (k *Keeper) attest(ctx context.Context, r *Request) {
 	limited, cancel := context.WithTimeout(ctx, attestTimeout)
 	defer cancel()
-	list := make([]api.HostVM, len(r.VMs))
-	for i, id := range r.VMs {
-		d, _ := k.Domains.Find(id)
-		list[i] = api.HostVM{UUID: id, Name: attest.Clean(d.Name)}
+	list := k.present(r)
+	var report string
+	var err error
+	if len(list) > 0 {
+		k.Log.Info("attestation", "why", string(r.Why), "vms", len(list))
+		report, err = k.Attest(limited, list, r.Scheme, r.Why.why())
 	}
-	k.Log.Info("attestation", "why", string(r.Why), "vms", len(list))
-	report, err := k.Attest(limited, list, r.Scheme, r.Why.why())
 	if ctx.Err() != nil {
 		return
 	}
@@ -112,6 +112,21 @@ func (k *Keeper) attest(ctx context.Context, r *Request) {
 	if k.Asked != nil {
 		k.Asked(r, report, err)
 	}
+}
+
+// present gives those of a request's VMs that take part in attestation, and forgets the others: libvirt tells of every domain.
+func (k *Keeper) present(r *Request) (list []api.HostVM) {
+	for _, id := range r.VMs {
+		d, ok := k.Domains.Find(id)
+		if ok && (d.OptedIn || d.Sidecar) {
+			list = append(list, api.HostVM{UUID: id, Name: attest.Clean(d.Name)})
+			continue
+		}
+		k.mu.Lock()
+		k.plan.Gone(id)
+		k.mu.Unlock()
+	}
+	return list
 }
 
 // follow watches the sidecar of each VM that is there, and takes one that has come for one to look at.

@@ -55,10 +55,11 @@ func (s *sidecar) Close() {}
 // host runs a Keeper and collects what it asks for.
 type host struct {
 	*testing.T
-	set  domains.Set
-	side sidecar
-	asks chan string
-	away sync.Mutex // held: the Verifier is away
+	set    domains.Set
+	side   sidecar
+	asks   chan string
+	keeper *lifecycle.Keeper
+	away   sync.Mutex // held: the Verifier is away
 }
 
 func newHost(t *testing.T) *host {
@@ -77,6 +78,7 @@ func newHost(t *testing.T) *host {
 			return "report", nil
 		},
 	}
+	h.keeper = k
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan struct{})
 	go func() { _ = k.Run(ctx); close(done) }()
@@ -124,6 +126,16 @@ func TestKeeper_follows_a_VM_through_its_life(t *testing.T) {
 	time.Sleep(500 * time.Millisecond)
 	if n := len(h.asks); n != 0 {
 		t.Errorf("%d more for a VM that is gone", n)
+	}
+}
+
+func TestKeeper_does_not_ask_about_domains_that_take_no_part(t *testing.T) {
+	h := newHost(t)
+	h.set.SetLibvirt([]domains.Domain{{UUID: attest.UUID{2}, Name: "other"}})
+	h.keeper.Tell(attest.UUID{2}, lifecycle.Resumed, 0)
+	time.Sleep(1500 * time.Millisecond)
+	if n := len(h.asks); n != 0 {
+		t.Errorf("asked: %s", <-h.asks)
 	}
 }
 

@@ -275,19 +275,14 @@ func (k *Keeper) sync(vm attest.UUID) {
 	default: // a job holds the domain, or libvirtd is away
 		s.failures++
 		s.retry = time.Now().Add(min(firstRetry<<min(s.failures-1, 10), lastRetry))
-		k.Log.Log(context.Background(), level(s.failures), "a domain's metadata cannot be kept, it is tried again", "vm", vm, "error", err)
+		if s.failures == tellAfter {
+			k.Log.Warn("a domain's metadata cannot be kept: another job holds the domain, or libvirt lets hostd not write ([libvirt] metadata = false does without)", "vm", vm, "error", err)
+		}
 		k.dirty[vm] = true
 	}
 	if k.dirty[vm] { // it was marked meanwhile
 		k.mark(vm)
 	}
-}
-
-func level(failures int) slog.Level {
-	if failures > 3 {
-		return slog.LevelWarn
-	}
-	return slog.LevelDebug
 }
 
 func (k *Keeper) look(vm attest.UUID) error {
@@ -343,8 +338,8 @@ func (k *Keeper) take(vm attest.UUID, text string) (write string, since time.Tim
 		k.read(vm, s, text)
 	}
 	k.answered(vm, s)
-	if !s.asked.IsZero() {
-		return "", s.since, false // the request stands until it is answered
+	if !s.asked.IsZero() || !k.enabled(vm) && s.problem == "" {
+		return "", s.since, false // a request stands until it is answered; other domains are no concern of ours
 	}
 	write = k.text(vm, s)
 	return write, s.since, !same || write != s.written
@@ -369,6 +364,12 @@ func (k *Keeper) read(vm attest.UUID, s *state, text string) {
 	}
 }
 
+// enabled reports whether a domain takes part in attestation.
+func (k *Keeper) enabled(vm attest.UUID) bool {
+	d, ok := k.Domains.Find(vm)
+	return ok && (d.OptedIn || d.Sidecar)
+}
+
 // forgedBy notes that somebody has written a verdict. The machine is attested, so that the right one is new.
 func (k *Keeper) forgedBy(vm attest.UUID, s *state) {
 	now := time.Now()
@@ -384,7 +385,7 @@ func (k *Keeper) forgedBy(vm attest.UUID, s *state) {
 // ask takes a request. A verdict that still counts answers one that wants no fresh one.
 func (k *Keeper) ask(vm attest.UUID, s *state, r Request) {
 	s.problem = ""
-	if d, ok := k.Domains.Find(vm); !ok || !d.OptedIn && !d.Sidecar {
+	if !k.enabled(vm) {
 		s.problem = "this domain has no vTPM of virt-attest: virt-attest enable gives it one"
 		return
 	}

@@ -15,6 +15,7 @@ const (
 	tickEvery   = time.Second // expiry and intervals are looked at
 	firstRetry  = 250 * time.Millisecond
 	lastRetry   = 30 * time.Second // libvirt holds a domain's job for as long
+	tellAfter   = 4                // failures in a row, of one domain
 	forgedEvery = 10 * time.Second // attestations because of forged verdicts, of one VM
 	answerTime  = 90 * time.Second // that a request waits for its verdict
 )

@@ -265,6 +265,20 @@ func TestKeeper_shows_no_verdict_of_another_run(t *testing.T) {
 	}
 }
 
+// libvirt tells of every domain, and most of them may have nothing to do with attestation.
+func TestKeeper_writes_nothing_into_a_domain_that_does_not_take_part_and_says_so_where_it_is_asked(t *testing.T) {
+	s := newStand(t)
+	s.k.Domains.SetLibvirt([]domains.Domain{{UUID: vm1, Name: "vm1"}})
+	s.k.Happened(vm1, lifecycle.Started)
+	s.judged("one", appraise.Trusted, 1)
+	time.Sleep(100 * time.Millisecond)
+	if got := s.get(); got != "" {
+		t.Errorf("it has %s", got)
+	}
+	s.set(`<request/>`)
+	s.until("an answer", func(d Display) bool { return strings.Contains(d.Error, "virt-attest enable") })
+}
+
 func TestKeeper_waits_for_a_domain_that_a_job_holds(t *testing.T) {
 	s := newStand(t)
 	s.libvirt.busy = true
