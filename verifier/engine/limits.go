@@ -20,6 +20,7 @@ const (
 	helloFor       = 5 * time.Minute  // that an enrolment may take
 	maxHellos      = 4096             // enrolments under way
 	maxWaits       = 4096             // that wait for a report at this replica
+	maxForged      = 16               // VMs of one word about forged metadata that are put on record
 	maxPerHost     = 256              // challenges under way for one host
 	maxHeld        = 256 << 20        // documents that are kept ready, bytes of their content
 	maxKnown       = 8192             // elements of a list in what this package encodes

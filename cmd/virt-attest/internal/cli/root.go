@@ -133,7 +133,7 @@ func (a *app) addCommands(root *cobra.Command) {
 		below     []*cobra.Command
 	}{
 		{"machines", "Machines and their verdicts:", append(a.vmCommands(), a.verifyCmd())},
-		{"domains", "Domains:", []*cobra.Command{a.enableCmd(), a.disableCmd(), a.unenrollCmd(), a.rebaselineCmd(), a.tenantCmd(), a.custodyCmd()}},
+		{"domains", "Domains:", []*cobra.Command{a.enableCmd(), a.disableCmd(), a.domattestCmd(), a.domtrustCmd(), a.domPolicyCmd(), a.unenrollCmd(), a.rebaselineCmd(), a.tenantCmd(), a.custodyCmd()}},
 		{"rules", "What machines should be, and hosts:", []*cobra.Command{a.rimCmd(), a.policyCmd(), a.hostCmd()}},
 		{"events", "What happens:", []*cobra.Command{a.eventCmd(), a.alertCmd(), a.webhookCmd()}},
 		{"service", "The Verifier and who uses it:", []*cobra.Command{a.tokenCmd(), a.loginLinkCmd(), a.auditCmd(), a.keysCmd(), a.exportCmd(), a.doctorCmd(), a.configCmd()}},
