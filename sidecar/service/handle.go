@@ -30,6 +30,8 @@ func (s *Service) Handle(ctx context.Context, op uint8, payload []byte) ([]byte,
 		return answer(s.software(ctx))
 	case sidecarproto.OpAgent:
 		return answer(s.relay(ctx, payload))
+	case sidecarproto.OpWatch:
+		return answer(s.watch(ctx, payload))
 	}
 	return nil, refuse("unknown request %d", op)
 }

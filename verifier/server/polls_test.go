@@ -36,7 +36,7 @@ func TestPoll_puts_back_what_did_not_reach_the_host(t *testing.T) {
 	must(t, err)
 	defer c.Close()
 	waitFor(t, func() bool {
-		p, err := c.Challenges(t.Context(), apitest.HostID(1), 0)
+		p, err := c.Poll(t.Context(), api.PollRequest{Host: apitest.HostID(1)})
 		return err == nil && len(p.Challenges) == len(list) && p.Schedule != nil
 	})
 	ch, err := c.Challenge(t.Context(), api.ChallengeRequest{Host: apitest.HostID(1), Scheme: attest.SchemeSEPA})
