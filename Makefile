@@ -23,12 +23,7 @@ MACHINES  := /test/(lab|guest|e2e)
 DOCDIR    ?= $(PREFIX)/share/doc/virt-attest
 EPOCH     ?= $(shell sh packaging/version.sh -e 2>/dev/null || echo 0)
 ARCH      ?=
-PROGRAMS   = $(addprefix bin/,$(STATICBIN) $(CGOBIN))
-# The program that prints the completions; another than the one that is installed when that is for another machine.
-COMPLETER ?= bin/virt-attest
-HOSTGO    ?= $(GO)
-
-STATICBIN := virt-attest-hook virt-attest-sidecar virt-attest-guest virt-attest-verifierd
+PROGRAMS   = $(addprefix bin/,$(STATICBIN := virt-attest-hook virt-attest-sidecar virt-attest-guest virt-attest-verifierd virt-attest-custody
 CGOBIN    := virt-attest virt-attest-hostd
 
 .PHONY: help deps build test unit race lint fuzz bench e2e fleet stress demo \
@@ -90,9 +85,9 @@ install: ## copy into $(DESTDIR), after `make build`
 		$(DESTDIR)$(PREFIX)/lib/sysusers.d $(DESTDIR)$(PREFIX)/lib/tmpfiles.d $(DESTDIR)$(PREFIX)/share/man $(DESTDIR)$(DOCDIR)/examples
 	install -m 0755 bin/virt-attest $(DESTDIR)$(PREFIX)/bin/
 	install -m 0755 bin/virt-attest-hook bin/virt-attest-hostd bin/virt-attest-verifierd $(DESTDIR)$(PREFIX)/sbin/
-	install -m 0755 bin/virt-attest-sidecar packaging/libexec/* $(DESTDIR)$(PREFIX)/libexec/virt-attest/
+	install -m 0755 bin/virt-attest-sidecar bin/virt-attest-custody packaging/libexec/* $(DESTDIR)$(PREFIX)/libexec/virt-attest/
 	install -m 0755 hooks/qemu.d/50-virt-attest $(DESTDIR)$(SYSCONFDIR)/libvirt/hooks/qemu.d/
-	install -m 0644 $$(ls systemd/*.service | grep -v virt-attest-guest) $(DESTDIR)$(UNITDIR)/
+	install -m 0644 $$(ls systemd/*.service systemd/*.mount | grep -v virt-attest-guest) $(DESTDIR)$(UNITDIR)/
 	install -m 0644 systemd/sysusers.d/*.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/
 	install -m 0644 systemd/tmpfiles.d/*.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/
 	install -m 0644 packaging/etc/*.toml $(DESTDIR)$(DOCDIR)/examples/

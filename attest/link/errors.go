@@ -76,6 +76,8 @@ func StatusError(vm attest.UUID, s attest.VMStatus) error {
 		return Errorf(KindNoTPM, "VM %v: its vTPM is not running", vm)
 	case attest.VMNotRunning:
 		return Errorf(KindNotRunning, "VM %v does not run on this host", vm)
+	case attest.VMHeld:
+		return Errorf(KindNoAnswer, "VM %v: its host has paused it by an earlier verdict", vm)
 	}
 	return Errorf(KindMalformed, "VM %v: unknown status %d", vm, s)
 }

@@ -38,8 +38,9 @@ type Sidecar interface {
 type Collector struct {
 	Dial    func(context.Context, attest.UUID) (Sidecar, error)
 	Store   Store
-	PCRs    []attest.PCRSelection // that a vTPM quotes
-	Timeout time.Duration         // for Binding, and for each piece of a log
+	PCRs    []attest.PCRSelection  // that a vTPM quotes
+	Timeout time.Duration          // for Binding, and for each piece of a log
+	Held    func(attest.UUID) bool // VMs that this host has paused by a verdict; nil: none
 	Log     *slog.Logger
 
 	mu    sync.Mutex
@@ -100,6 +101,10 @@ func (a *Answer) bind(ctx context.Context) {
 	defer cancel()
 	if err := a.connect(short); err != nil {
 		a.fail(attest.VMNoTPM, err)
+		return
+	}
+	if a.c.Held != nil && a.c.Held(a.VM.UUID) {
+		a.fail(attest.VMHeld, errors.New("it is paused because of an earlier verdict"))
 		return
 	}
 	if a.ch.Scheme != attest.SchemeHYPA {
