@@ -91,7 +91,7 @@ func Codes() []Code {
 		CodeNoTPM, CodeNotRunning, CodeVMMissing, CodeIMALog, CodeIMAMissing, CodeIMAUnlisted,
 		CodeIMADigest, CodeIMAViolation, CodeIMABootAggregate, CodePCRMismatch, CodeBootLog, CodeBootEvent,
 		CodeIMASignature, CodeTPMFirmware, CodeTPMClock, CodeSoftwareVersion, CodeNoReference, CodeExpired,
-		CodeNeverAttested, CodeRollback, CodeHostNotTrusted, CodeUnapproved, CodeNoAnswer, CodeMalformed,
+		CodeNeverAttested, CodeSuspended, CodeRollback, CodeHostNotTrusted, CodeUnapproved, CodeNoAnswer, CodeMalformed,
 		CodeInternal,
 	}
 }
