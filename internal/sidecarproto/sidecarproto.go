@@ -23,6 +23,9 @@ const (
 	OpPCRs   uint8 = 3 // nil → PCRs
 	OpExpect uint8 = 4 // Expect → nil: the next quote over ExtraData is awaited; its record is never dropped before ExpiresIn
 	OpAgent  uint8 = 5 // Agent → AgentAnswer: relay one request to the guest agent, untouched
+
+	// OpSoftware: nil → Software. A sidecar of before this request refuses it (channel.CodeBadRequest).
+	OpSoftware uint8 = 6
 )
 
 // VTPMState says what the vTPM does.
@@ -83,4 +86,10 @@ type Agent struct {
 type AgentAnswer struct {
 	Payload []byte `cbor:"1,keyasint,omitempty"`
 	Error   string `cbor:"2,keyasint,omitempty"`
+}
+
+// Software is what serves the VM's vTPM: swtpm and libtpms as they run, as far as the sidecar can tell.
+type Software struct {
+	Programs []attest.Software `cbor:"1,keyasint,omitempty"` // at most attest.MaxVMSoftware
+	Problem  string            `cbor:"2,keyasint,omitempty"` // why one is missing, which may be otherwise the next time
 }

@@ -22,6 +22,7 @@ type VTPM interface {
 	Between(ctx context.Context, f func(proxy.Send) error) error
 	VTPM() sidecarproto.VTPMState
 	Counters() proxy.Counters
+	Peer() int
 }
 
 // Ledger is the VM's hypervisor store: internal/ledger's Writer.

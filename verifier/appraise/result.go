@@ -32,7 +32,7 @@ func (c Code) State() State {
 		return Pending
 	case CodeNoAgent, CodeNoTPM, CodeNotRunning, CodeNoAnswer:
 		return Unreachable
-	case CodeExpired:
+	case CodeExpired, CodeSuspended:
 		return Stale
 	case CodeInternal:
 		return Error

@@ -92,7 +92,7 @@ func (e *Engine) mayPoll(ctx context.Context, client, host string) (*permit, err
 	return p, nil
 }
 
-// Challenge makes a challenge that the host itself asked for, about all its VMs.
+// Challenge makes a challenge that the host itself asked for, about all its VMs that are not suspended.
 func (e *Engine) Challenge(ctx context.Context, client, host string, scheme attest.Scheme) (*attest.Challenge, error) {
 	h, err := e.speaksFor(ctx, client, host)
 	if err != nil {
@@ -105,6 +105,9 @@ func (e *Engine) Challenge(ctx context.Context, client, host string, scheme atte
 	t := &target{host: h}
 	if t.claims, err = e.store.Claims(ctx, host); err != nil {
 		return nil, fromStore(err, "host "+host)
+	}
+	if scheme, err = e.waking(ctx, t, scheme); err != nil {
+		return nil, err
 	}
 	c, err := e.prepare(ctx, t, scheme, DefaultTimeout)
 	if err != nil {

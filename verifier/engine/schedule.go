@@ -91,6 +91,15 @@ func (e *Engine) plan(ctx context.Context, host string) (api.Schedule, error) {
 	if err != nil {
 		return api.Schedule{}, err
 	}
+	asleep, err := e.store.Suspensions(ctx, ids, time.Now())
+	if err != nil {
+		return api.Schedule{}, err
+	}
+	for m := range asleep {
+		b := bases[m]
+		b.Schedule.Interval = 0
+		bases[m] = b
+	}
 	own := bases[host].Schedule
 	s := api.Schedule{Scheme: own.Scheme, Interval: own.Interval, Jitter: own.Jitter}
 	for _, r := range bases {
@@ -100,6 +109,9 @@ func (e *Engine) plan(ctx context.Context, host string) (api.Schedule, error) {
 	}
 	if len(vms) == 0 {
 		s.Scheme = attest.SchemeHost
+	}
+	if _, off := asleep[host]; off { // its VMs cannot be attested without it
+		s.Interval = 0
 	}
 	return s, nil
 }

@@ -81,6 +81,7 @@ func Command(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		}
 		return exitOK
 	}
+	defer watchdog(ctx, conf.Listen.Unix, log)()
 	err = Start(ctx, conf, log, func() {
 		log.Info("serving", "version", version.Version, "unix", conf.Listen.Unix, "tls", conf.Listen.TLS, "web", conf.Listen.Web)
 		_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)

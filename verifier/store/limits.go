@@ -7,6 +7,7 @@ const (
 	DefaultConns  = 16
 	maxConns      = 1000                // to PostgreSQL
 	maxJournal    = 64 << 20            // bytes that the write-ahead log keeps between checkpoints
+	checkpoint    = 8000                // pages of 4 KiB in it that make one: SQLite's own 1000 has a writer wait for the disk every half second under load
 	opTimeout     = 5 * time.Second     // of a short operation
 	bulkTimeout   = 30 * time.Second    // of one that moves evidence and logs
 	openTimeout   = 60 * time.Second    // to connect and to bring tables up to date
