@@ -58,6 +58,9 @@ func Run(ctx context.Context, args []string, in io.Reader, out, errw io.Writer) 
 // splitVerb lets virsh's spelling of a verb stand for ours: rim-create is rim create. takesValue tells of a flag whether
 // the next word is its value.
 func splitVerb(args []string, takesValue func(flag string) bool) []string {
+	if last := len(args) - 1; last > 1 && strings.HasPrefix(args[0], cobra.ShellCompRequestCmd) { // a shell asks what the last word may be
+		return slices.Concat(args[:1], splitVerb(args[1:last], takesValue), args[last:])
+	}
 	for i := 0; i < len(args); i++ {
 		if strings.HasPrefix(args[i], "-") {
 			if takesValue(args[i]) {
