@@ -13,6 +13,7 @@
 //	/dev/vportNpM                                    the port, found in /sys/class/virtio-ports
 //	/dev/tpmrm0                                      the vTPM behind the kernel's resource manager
 //	/sys/kernel/security/ima/binary_runtime_measurements
+//	/sys/kernel/security/ima/runtime_measurements_count      once a half second, while a host is there
 //	/sys/kernel/security/tpm0/binary_bios_measurements
 //	/proc/sys/kernel/random/boot_id
 package guestagent
@@ -25,6 +26,7 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+	"sync/atomic"
 
 	"github.com/google/go-tpm/tpm2/transport"
 	"golang.org/x/sys/unix"
@@ -40,6 +42,7 @@ type Files struct {
 	IMA     string // binary measurement list with SHA-1 template digests
 	BootLog string // TCG event log
 	BootID  string
+	Count   string // how many entries the measurement list has, in decimal
 }
 
 // SystemFiles is where Linux has them.
@@ -48,6 +51,7 @@ func SystemFiles() Files {
 		IMA:     "/sys/kernel/security/ima/binary_runtime_measurements",
 		BootLog: "/sys/kernel/security/tpm0/binary_bios_measurements",
 		BootID:  "/proc/sys/kernel/random/boot_id",
+		Count:   "/sys/kernel/security/ima/runtime_measurements_count",
 	}
 }
 
@@ -57,6 +61,7 @@ type Agent struct {
 	files   Files
 	tpm     keys
 	ima     *imalog.Log
+	shipped atomic.Uint64 // entries of the list that a host has been given
 }
 
 // New prepares an agent; nothing is opened before it is asked for.
@@ -152,6 +157,7 @@ func (a *Agent) imaChunk(q agentproto.Log) (agentproto.LogChunk, error) {
 	case err != nil:
 		return agentproto.LogChunk{}, err
 	}
+	a.shipped.Store(max(a.shipped.Load(), c.From+c.Count))
 	return agentproto.LogChunk{BootID: id, From: c.From, Count: c.Count, Data: c.Data, More: c.More, TemplateHash: attest.SHA1}, nil
 }
 

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -54,6 +55,11 @@ func (a *Agent) session(ctx context.Context, port *vport.Port) error {
 	if err := channel.Write(port, ready, agentproto.MaxPayload); err != nil {
 		return fmt.Errorf("announce: %w", err)
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	defer cancel()
+	beside.Go(func() { a.watchGrowth(ctx, port) })
 	return channel.Serve(ctx, port, agentproto.MaxPayload, a.Handle)
 }
 

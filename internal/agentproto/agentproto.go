@@ -24,8 +24,16 @@ const (
 	OpBootLog  uint8 = 6 // Log → LogChunk
 )
 
-// OpReady is the event that the agent sends when it has opened the port: its payload is a Hello.
-const OpReady uint8 = 1
+// The events, which the agent sends unasked. They are hints: the host looks for itself.
+const (
+	OpReady uint8 = 1 // Hello: the agent has opened the port
+	OpGrown uint8 = 2 // Grown: the IMA list has entries that nobody has been given yet
+)
+
+// Grown says how long the IMA list is.
+type Grown struct {
+	Count uint64 `cbor:"1,keyasint"`
+}
 
 // Hello says who the agent is.
 type Hello struct {

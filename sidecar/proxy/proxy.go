@@ -50,6 +50,7 @@ type Proxy struct {
 
 	lane  chan struct{} // holds a token while swtpm's data socket is free
 	alive atomic.Bool   // swtpm is there
+	peer  atomic.Int32  // its process, while it is there
 
 	data     link // towards swtpm; of the lane's holder
 	ctrl     link // towards swtpm; of the control loop
@@ -110,6 +111,7 @@ func (p *Proxy) resume() {
 		p.ctrl.close()
 		p.data.close()
 	}
+	p.peer.Store(peerOf(p.ctrl.fd))
 	p.alive.Store(p.data.fd >= 0)
 	p.pump.resumeData(p.control.slot)
 	p.qemu.Store(p.control.fd >= 0)

@@ -169,7 +169,7 @@ type Gate struct {
 	Trusted  bool            `json:"trusted"`
 	Result   appraise.Result `json:"result"`
 	Age      float64         `json:"age"`      // of the Evidence, seconds; -1: there is none
-	Attested bool            `json:"attested"` // an attestation was made for this call
+	Attested bool            `json:"attested"` // an attestation was made for this call, or waited for
 	EAR      string          `json:"ear,omitempty"`
 }
 

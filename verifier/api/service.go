@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"io"
-	"time"
 
 	"virt-attest/attest"
 )
@@ -100,11 +99,11 @@ type Service interface {
 // the unix socket.
 type HostService interface {
 	Hello(ctx context.Context, client string, h *HostHello) (*HostWelcome, error)
-	// Poll waits until there is a challenge for the host, wait at most. Where the answer cannot be delivered, failed
+	// Poll waits until there is a challenge or a verdict for the host. Where the answer cannot be delivered, failed
 	// puts the challenges back for the next poll; it is not nil unless there is an error.
-	Poll(ctx context.Context, client, host string, wait time.Duration) (poll *Poll, failed func(), err error)
-	// Challenge makes a challenge that the host itself asked for, as its schedule says.
-	Challenge(ctx context.Context, client, host string, scheme attest.Scheme) (*attest.Challenge, error)
+	Poll(ctx context.Context, client string, r PollRequest) (poll *Poll, failed func(), err error)
+	// Challenge makes a challenge that the host itself asked for, as its schedule says or because something happened there.
+	Challenge(ctx context.Context, client string, r ChallengeRequest) (*attest.Challenge, error)
 	Evidence(ctx context.Context, client string, encoded []byte) (*EvidenceReply, error)
 	Activated(ctx context.Context, client string, a *Activated) error
 }

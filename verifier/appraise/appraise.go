@@ -46,6 +46,7 @@ func appraiseVM(in *Input, vm link.VMLink, host Result) Outcome {
 		return c.outcome(in, vm.UUID).describe(vm, ev)
 	}
 	c.ak, c.quote, c.banks, c.ima, c.bootLog, c.agent = vm.AKName, vm.Quote, vm.Banks, ev.IMA, ev.BootLog, ev.Agent.Version
+	c.serving = ev.Software
 	c.run()
 	return c.outcome(in, vm.UUID).describe(vm, ev)
 }

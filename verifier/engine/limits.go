@@ -40,8 +40,8 @@ const (
 	maxNote       = 1024     // a note on a version, bytes
 	maxWord       = 64       // a tenant, an ID, bytes
 	maxSuspension = 366 * 24 * time.Hour
-	maxCursor     = 2048     // bytes
-	maxCombos     = 4096     // of versions of documents that a basis is looked for among
+	maxCursor     = 2048 // bytes
+	maxCombos     = 4096 // of versions of documents that a basis is looked for among
 	maxGateAge    = 30 * 24 * time.Hour
 	maxWebhooks   = 64
 	maxGiveUps    = 5 // times that a receiver refuses an event before it is told no more

@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -99,6 +100,8 @@ func (postgresDialect) tune(t *tx) error {
 }
 
 func (postgresDialect) text(query string) string { return query }
+
+func (postgresDialect) place(i int) string { return "$" + strconv.Itoa(i) }
 
 func (postgresDialect) arg(v any) any {
 	if l, ok := v.(list); ok {

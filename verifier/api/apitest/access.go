@@ -184,7 +184,7 @@ func (f *Fake) Offer(list ...attest.Challenge) {
 }
 
 // Poll gives what Offer put there, without waiting.
-func (f *Fake) Poll(_ context.Context, _, _ string, _ time.Duration) (*api.Poll, func(), error) {
+func (f *Fake) Poll(_ context.Context, _ string, _ api.PollRequest) (*api.Poll, func(), error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	taken := f.polls
@@ -194,14 +194,14 @@ func (f *Fake) Poll(_ context.Context, _, _ string, _ time.Duration) (*api.Poll,
 }
 
 // Challenge makes a challenge.
-func (f *Fake) Challenge(_ context.Context, _, host string, scheme attest.Scheme) (*attest.Challenge, error) {
+func (f *Fake) Challenge(_ context.Context, _ string, r api.ChallengeRequest) (*attest.Challenge, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if _, err := f.host(host); err != nil {
+	if _, err := f.host(r.Host); err != nil {
 		return nil, err
 	}
 	f.serial++
-	return &attest.Challenge{Nonce: attest.Nonce{byte(f.serial), 1}, Scheme: scheme, Host: host, NotAfter: f.Now().Unix() + 60}, nil
+	return &attest.Challenge{Nonce: attest.Nonce{byte(f.serial), 1}, Scheme: r.Scheme, Host: r.Host, NotAfter: f.Now().Unix() + 60}, nil
 }
 
 // Evidence takes anything that decodes.

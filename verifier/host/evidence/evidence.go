@@ -28,6 +28,7 @@ type Sidecar interface {
 	Info(context.Context) (*sidecarproto.Info, error)
 	EK(context.Context) (*sidecarproto.EK, error)
 	PCRs(context.Context) (*sidecarproto.PCRs, error)
+	Software(context.Context) (*sidecarproto.Software, error)
 	Expect(ctx context.Context, extra []byte, keep time.Duration) error
 	Agent(ctx context.Context, op uint8, in, out any) error
 	Close()
@@ -50,7 +51,8 @@ type identity struct {
 	epoch      uint64
 	ek, ekCert []byte
 	ekName     attest.Name
-	ak         []byte // as the agent gave it; nil: not asked yet
+	ak         []byte            // as the agent gave it; nil: not asked yet
+	software   []attest.Software // swtpm and libtpms, once all are known
 	agent      attest.AgentInfo
 	agentAt    time.Time
 }
@@ -123,11 +125,12 @@ func (a *Answer) Logs(ctx context.Context) {
 		a.bootLog(ctx)
 	}
 	a.about(ctx)
+	a.software(ctx)
 	a.conn.Close()
 	a.conn = nil
 	a.c.remember(a.VM.UUID, a.id)
 	if err := a.VM.Check(); err != nil { // none of these is under the host's quote
-		a.VM.BootLog, a.VM.Agent = nil, attest.AgentInfo{}
+		a.VM.BootLog, a.VM.Agent, a.VM.Software = nil, attest.AgentInfo{}, nil
 		if a.ch.Scheme != attest.SchemeHYPA {
 			a.VM.IMA = attest.LogSegment{}
 		}

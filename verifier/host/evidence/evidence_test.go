@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -389,5 +390,57 @@ func TestBinding_never_names_a_key_that_is_unfit(t *testing.T) {
 	var q *quote.Error
 	if vm.AKName != nil || !errors.As(l.QuoteErr, &q) || q.Kind != quote.KindAK {
 		t.Errorf("AK name %v, %v", vm.AKName, l.QuoteErr)
+	}
+}
+
+// The sidecar knows which swtpm runs. It is asked once for each power-on, for the answer costs a process.
+func TestLogs_name_what_serves_the_VM_and_ask_again_only_after_a_power_on(t *testing.T) {
+	h := hosttest.New(t)
+	vms := h.StartVMs(t, 1)
+	answered := 0
+	says := func(s *sidecarproto.Software) {
+		vms[0].Do(func(v *hosttest.VM) {
+			v.Software = s
+			v.Sidecar = func(ctx context.Context, op uint8, payload []byte) ([]byte, error) {
+				if op == sidecarproto.OpSoftware {
+					answered++
+				}
+				return v.Honest(ctx, op, payload)
+			}
+		})
+	}
+	expect := func(name string, asked int, want ...attest.Software) {
+		t.Helper()
+		for _, s := range []attest.Scheme{attest.SchemeSEPA, attest.SchemeHYPA} {
+			if vm, l := ask(t, h, h.Challenge(t, s), vms); !slices.Equal(vm.Software, want) || l.Err() != nil || vm.Problem != "" {
+				t.Errorf("%s, %v: %v, want %v; %v %q", name, s, vm.Software, want, l.Err(), vm.Problem)
+			}
+		}
+		if answered != asked {
+			t.Errorf("%s: asked %d times, want %d", name, answered, asked)
+		}
+	}
+	old, new := attest.Software{Name: "swtpm", Version: "0.7.1"}, attest.Software{Name: "swtpm", Version: "0.10.0"}
+	says(nil)
+	expect("a sidecar of before", 2)
+	says(&sidecarproto.Software{Programs: []attest.Software{old}, Problem: "swtpm --version: killed"})
+	expect("not all of it", 4, old)
+	says(&sidecarproto.Software{Programs: []attest.Software{old}})
+	expect("all of it", 5, old)
+	says(&sidecarproto.Software{Programs: []attest.Software{new}})
+	expect("known already", 5, old)
+	if _, err := vms[0].Writer.PowerOn("reset"); err != nil {
+		t.Fatal(err)
+	}
+	expect("powered on anew", 6, new)
+	if _, err := vms[0].Writer.PowerOn("reset"); err != nil {
+		t.Fatal(err)
+	}
+	says(&sidecarproto.Software{Programs: make([]attest.Software, attest.MaxVMSoftware+1)})
+	expect("more than a VM has", 8)
+	says(&sidecarproto.Software{Programs: []attest.Software{{Name: "swtpm", Version: "\x1b[2J"}}})
+	vm, _ := ask(t, h, h.Challenge(t, attest.SchemeSEPA), vms)
+	if len(vm.Software) != 1 || strings.ContainsRune(vm.Software[0].Version, '\x1b') {
+		t.Errorf("%q", vm.Software)
 	}
 }
