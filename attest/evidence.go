@@ -103,6 +103,8 @@ const (
 	VMNoRecord   VMStatus = 3 // the guest answered, but its vTPM made no quote for this challenge
 	VMNoTPM      VMStatus = 4 // the vTPM is not running: died, or the guest's firmware has not started it
 	VMNotRunning VMStatus = 5 // asked for by the challenge, but no such VM runs here
+	VMHeld       VMStatus = 6 // the host has paused it by a verdict (docs/enforcement.md), so that its guest cannot answer
+	VMRolledBack VMStatus = 7 // it runs with an earlier state of its vTPM than the last one that the host saw
 )
 
 // VMEvidence is one VM's part of an Evidence. UUID, Epoch, Status, EKName, AKName and
@@ -274,7 +276,7 @@ func (v *VMEvidence) Check() error {
 		len(v.AK) > MaxPublic, len(v.EKCert) > MaxCert, len(v.BootLog) > MaxBootLog, len(v.Problem) > 4*MaxText,
 		len(v.Agent.Version) > MaxText, len(v.Agent.Kernel) > MaxText, len(v.Agent.BootID) > MaxText:
 		return fmt.Errorf("%w: evidence of VM %v over its limits", ErrMalformed, v.UUID)
-	case v.Status < VMQuoted || v.Status > VMNotRunning:
+	case v.Status < VMQuoted || v.Status > VMRolledBack:
 		return fmt.Errorf("%w: VM %v has unknown status %d", ErrMalformed, v.UUID, v.Status)
 	}
 	return errors.Join(v.Quote.check(), CheckBanks(v.PCRs), v.IMA.check(), checkSoftware(v.Software, MaxVMSoftware))

@@ -13,10 +13,12 @@ const DefaultPath = "/etc/virt-attest/guest.toml"
 type Config struct {
 	Port string `toml:"port"` // virtio-serial port; "" for the one with our name
 	TPM  string `toml:"tpm"`  // character device with a resource manager
+
+	Secrets string `toml:"secrets"` // directory in memory for released secrets, or "none"
 }
 
 // Defaults is the configuration of an empty file.
-func Defaults() Config { return Config{TPM: "/dev/tpmrm0"} }
+func Defaults() Config { return Config{TPM: "/dev/tpmrm0", Secrets: DefaultSecrets} }
 
 // Check names every value that makes no sense (conf.Checked).
 func (c *Config) Check(wrong func(key, format string, args ...any)) {
@@ -26,7 +28,15 @@ func (c *Config) Check(wrong func(key, format string, args ...any)) {
 	if !filepath.IsAbs(c.TPM) {
 		wrong("tpm", "%q is not an absolute path", c.TPM)
 	}
+	if !placeOfSecrets(c.Secrets) {
+		wrong("secrets", "%q is neither an absolute path nor none", c.Secrets)
+	}
 }
+
+// noSecrets in place of a directory: the agent takes no secrets.
+const noSecrets = "none"
+
+func placeOfSecrets(s string) bool { return s == noSecrets || filepath.IsAbs(s) }
 
 // Source says where the configuration is. DefaultPath may be absent; a file that was asked for may not.
 func Source(path string) conf.Source { return conf.Default("guest", path) }

@@ -71,6 +71,8 @@ type Info struct {
 	Quotes    uint64      `cbor:"9,keyasint"`
 	StoreHead []byte      `cbor:"10,keyasint"` // chain value of the store's last record, 32 bytes
 	StoreSeq  uint64      `cbor:"11,keyasint"` // its sequence number
+
+	RolledBack string `cbor:"12,keyasint,omitempty"` // why the state that the vTPM runs with is an earlier one
 }
 
 // EK is the vTPM's endorsement key, read by the sidecar itself.

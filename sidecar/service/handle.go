@@ -53,6 +53,7 @@ func (s *Service) info() sidecarproto.Info {
 	return sidecarproto.Info{
 		UUID: s.UUID, Version: s.Version, Epoch: s.Ledger.Epoch(), VTPM: s.VTPM.VTPM(), Agent: s.Agent.Connected(),
 		Restarts: n.Restarts, Commands: n.Commands, Refused: n.Refused, Quotes: n.Quotes, StoreHead: head[:], StoreSeq: seq,
+		RolledBack: s.Ledger.RolledBack(),
 	}
 }
 

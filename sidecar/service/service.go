@@ -31,6 +31,7 @@ type Ledger interface {
 	Epoch() uint64
 	Expect(extra []byte, until time.Time) error
 	Head() (seq uint64, head [32]byte)
+	RolledBack() string
 }
 
 // Agent is the guest agent's channel: sidecar/agentport's Port.

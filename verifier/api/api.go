@@ -10,6 +10,9 @@
 //	POST /api/v1/host/challenge               ChallengeRequest → attest.Challenge (CBOR)
 //	POST /api/v1/host/evidence                attest.Evidence → EvidenceReply (CBOR)
 //	POST /api/v1/host/activated               Activated → nil                (CBOR)
+//	POST /api/v1/host/rules                   RulesRequest → Rules           (CBOR)
+//	POST /api/v1/host/acted                   Acted → nil                    (CBOR)
+//	POST /api/v1/host/release                 ReleaseRequest → Release       (CBOR)
 //
 // A machine's id is a VM's UUID or a host's ID. A host's ID is the first 16 bytes of SHA-256
 // over its EK's public area in hexadecimal: whoever says it must prove it by activation.
@@ -131,6 +134,7 @@ type HostWelcome struct {
 	ID         string       `cbor:"1,keyasint"`
 	Activation []Activation `cbor:"2,keyasint,omitempty"`
 	Schedule   *Schedule    `cbor:"3,keyasint,omitempty"`
+	Rules      []byte       `cbor:"10,keyasint,omitempty"` // as Poll.Rules
 }
 
 // Schedule tells a host when to ask for a challenge by itself: every Interval, give or take Jitter of it.

@@ -21,11 +21,12 @@ const VerdictsBegin = "0"
 // than the host knows by the cursor that it gave, the newest of each machine.
 type Poll struct {
 	Challenges []attest.Challenge `cbor:"1,keyasint"`
-	Schedule   *Schedule          `cbor:"2,keyasint,omitempty"` // as it is now; nil: not accepted yet
-	Verdicts   []HostVerdict      `cbor:"3,keyasint,omitempty"` // at most MaxVerdicts
-	Cursor     string             `cbor:"4,keyasint,omitempty"` // to ask with next time
-	Begin      bool               `cbor:"5,keyasint,omitempty"` // the verdicts begin anew: what is not named until one comes without More is unknown to the Verifier
-	More       bool               `cbor:"6,keyasint,omitempty"` // more are there already
+	Schedule   *Schedule          `cbor:"2,keyasint,omitempty"`  // as it is now; nil: not accepted yet
+	Verdicts   []HostVerdict      `cbor:"3,keyasint,omitempty"`  // at most MaxVerdicts
+	Cursor     string             `cbor:"4,keyasint,omitempty"`  // to ask with next time
+	Begin      bool               `cbor:"5,keyasint,omitempty"`  // the verdicts begin anew: what is not named until one comes without More is unknown to the Verifier
+	More       bool               `cbor:"6,keyasint,omitempty"`  // more are there already
+	Rules      []byte             `cbor:"10,keyasint,omitempty"` // changes with the Rules of the host's VMs; empty: there is nothing to do by them
 }
 
 // HostVerdict is the newest verdict on a machine of a host, for that host: what it counts for now. It is no secret and it is no

@@ -91,6 +91,12 @@ type Service interface {
 	NewEnrolToken(ctx context.Context, who Caller, name string, ttl float64) (*EnrolToken, error)
 	DeleteEnrolToken(ctx context.Context, who Caller, id string) error
 
+	// Secrets for VMs. Their values never come back.
+	Secrets(ctx context.Context, who Caller) ([]Secret, error)
+	PutSecret(ctx context.Context, who Caller, name string, s SecretPut) error
+	DeleteSecret(ctx context.Context, who Caller, name, tenant string) error
+	AssignSecret(ctx context.Context, who Caller, name, tenant, vm string, on bool) error
+
 	Job(ctx context.Context, who Caller, id string) (*Job, error)
 	Replicas(ctx context.Context, who Caller) ([]Replica, error)
 }
@@ -106,4 +112,9 @@ type HostService interface {
 	Challenge(ctx context.Context, client string, r ChallengeRequest) (*attest.Challenge, error)
 	Evidence(ctx context.Context, client string, encoded []byte) (*EvidenceReply, error)
 	Activated(ctx context.Context, client string, a *Activated) error
+
+	// Rules gives what a host shall do by verdicts, Acted notes what it did, Release gives a TRUSTED VM's secrets.
+	Rules(ctx context.Context, client string, r *RulesRequest) (*Rules, error)
+	Acted(ctx context.Context, client string, a *Acted) error
+	Release(ctx context.Context, client string, r *ReleaseRequest) (*Release, error)
 }

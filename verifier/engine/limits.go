@@ -56,6 +56,7 @@ const (
 	maxTTL        = 366 * 24 * time.Hour
 	maxLogin      = 24 * time.Hour      // of a login token
 	maxEnrol      = 30 * 24 * time.Hour // of a token for a host
+	maxSecrets    = 10_000              // that are kept
 	sessionFor    = 12 * time.Hour      // a browser's session
 	keysFor       = time.Minute         // that signing keys are used as they were read before
 	keysEvery     = time.Hour

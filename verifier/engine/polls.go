@@ -72,7 +72,7 @@ func (e *Engine) delivery(ctx context.Context, p *permit, host string, got []sto
 	out := &api.Poll{Challenges: []attest.Challenge{}}
 	news.into(out)
 	if p.approved {
-		out.Schedule = e.schedule(ctx, host)
+		out.Schedule, out.Rules = e.schedule(ctx, host)
 	}
 	var nonces []attest.Nonce
 	for _, o := range got {

@@ -63,7 +63,7 @@ func TestSuspend_takes_a_machine_out_of_the_schedule_and_never_makes_it_better(t
 		if _, err = r.Challenge(ctx, "", api.ChallengeRequest{Host: h.ID(), Scheme: attest.SchemeSEPA}); !errors.Is(err, ErrConflict) {
 			t.Errorf("a host that is suspended asks: %v", err)
 		}
-		if s := r.schedule(ctx, h.ID()); s == nil || s.Interval != 0 {
+		if s, _ := r.schedule(ctx, h.ID()); s == nil || s.Interval != 0 {
 			t.Errorf("its schedule: %+v", s)
 		}
 	})

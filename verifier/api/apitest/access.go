@@ -214,3 +214,20 @@ func (f *Fake) Evidence(_ context.Context, _ string, encoded []byte) (*api.Evide
 
 // Activated takes everything.
 func (f *Fake) Activated(context.Context, string, *api.Activated) error { return nil }
+
+// Rules gives rules that ask for nothing.
+func (f *Fake) Rules(_ context.Context, _ string, r *api.RulesRequest) (*api.Rules, error) {
+	out := &api.Rules{Items: []api.Rule{}}
+	for _, vm := range r.VMs {
+		out.Items = append(out.Items, api.Rule{Machine: vm, Action: "report"})
+	}
+	return out, nil
+}
+
+// Acted takes everything.
+func (f *Fake) Acted(context.Context, string, *api.Acted) error { return nil }
+
+// Release gives nothing.
+func (f *Fake) Release(context.Context, string, *api.ReleaseRequest) (*api.Release, error) {
+	return &api.Release{Items: []api.ReleasedSecret{}}, nil
+}

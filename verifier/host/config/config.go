@@ -40,6 +40,7 @@ type Config struct {
 	Libvirt  Libvirt  `toml:"libvirt"`
 	VMs      VMs      `toml:"vms"`
 	Paths    Paths    `toml:"paths"`
+	Custody  Custody  `toml:"custody"`
 }
 
 // Verifier says where the Verifier is and how to speak to it. CA, Cert and Key are PEM files, used with https.
@@ -77,6 +78,12 @@ type VMs struct {
 	Timeout conf.Duration `toml:"timeout"` // for a VM's quote or vPCRs
 }
 
+// Custody says how virt-attest custody seals the secret of this host's vTPMs. hostd itself has nothing to do with it.
+type Custody struct {
+	PCRs     Selection `toml:"pcrs"`
+	Recovery string    `toml:"recovery"` // public recovery key, age1…
+}
+
 // Paths are the directories that hostd shares with the sidecars.
 type Paths struct {
 	Run   string `toml:"run"`
@@ -105,6 +112,8 @@ func Defaults() *Config {
 		},
 		Libvirt: Libvirt{URI: "qemu:///system"},
 		VMs:     VMs{PCRs: all, Timeout: conf.Duration(5 * time.Second)},
+		// The state of Secure Boot and its keys: what changes with an attacker's boot and not with each update.
+		Custody: Custody{PCRs: Selection{{Alg: attest.SHA256, PCRs: []uint8{7}}}},
 		Paths:   Paths{Run: "/run/virt-attest", Store: "/var/lib/virt-attest/store"},
 	}
 }
@@ -158,6 +167,9 @@ func (c *Config) Check(wrong func(key, format string, args ...any)) {
 	}
 	if c.TPM.Device == "" && c.TPM.Socket == "" {
 		wrong("tpm.device", "there is no TPM without device or socket")
+	}
+	if r := c.Custody.Recovery; r != "" && (!strings.HasPrefix(r, "age1") || len(r) > 4096) {
+		wrong("custody.recovery", "not a public recovery key (age1…)")
 	}
 	if c.Paths.Run == "" || c.Paths.Store == "" {
 		wrong("paths", "run and store are needed")

@@ -110,7 +110,7 @@ func (h *Host) sameGroup(gid string, names []string) bool {
 }
 
 func (h *Host) directories(context.Context) Finding {
-	text, err := systemd.Files.ReadFile("tmpfiles.d/virt-attest.conf")
+	text, err := systemd.Files.ReadFile("tmpfiles.d/virt-attest-host.conf")
 	if err != nil {
 		return skipped("%v", err)
 	}
