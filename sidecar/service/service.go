@@ -64,9 +64,9 @@ type Service struct {
 func (s *Service) Serve(ctx context.Context, ln *net.UnixListener) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	var name [8]byte
-	_, _ = rand.Read(name[:]) // never fails
-	s.process = binary.BigEndian.Uint64(name[:])
+	var id [8]byte
+	_, _ = rand.Read(id[:]) // never fails
+	s.process = binary.BigEndian.Uint64(id[:])
 	defer context.AfterFunc(ctx, func() { ln.Close() })()
 	free := make(chan struct{}, maxConns)
 	for {

@@ -25,6 +25,7 @@ const (
 	maxHeld        = 256 << 20        // documents that are kept ready, bytes of their content
 	maxKnown       = 8192             // elements of a list in what this package encodes
 	maxTries       = 3                // appraisals of one answer that are cut short, until it is ERROR unseen
+	maxMissing     = 10               // VMs named in an alert about their host
 	maxNamed       = 20               // hosts named in a refusal
 	unansweredFor  = time.Hour        // that a report counts in which nothing was appraised, by no policy
 	storeTimeout   = 40 * time.Second // to store an outcome
