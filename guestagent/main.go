@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"sync"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 
@@ -22,6 +23,7 @@ type options struct {
 	initramfs bool
 	verbose   bool
 	version   bool
+	net       network
 }
 
 func parse(args []string, stderr io.Writer) (options, error) {
@@ -30,6 +32,10 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	fs.SetOutput(stderr)
 	fs.StringVar(&o.port, "port", "", "virtio-serial port `device` (default: the port named "+agentproto.PortName+")")
 	fs.StringVar(&o.tpm, "tpm", "/dev/tpmrm0", "TPM `device`")
+	fs.StringVar(&o.net.address, "listen", "", "also answer relying parties at this `address`: tcp://HOST:PORT or vsock://:PORT")
+	fs.StringVar(&o.net.files.CA, "ca", "/etc/pki/virt-attest/cacert.pem", "with -listen: CA of those who may ask, a PEM `file`")
+	fs.StringVar(&o.net.files.Cert, "cert", "/etc/pki/virt-attest/servercert.pem", "with -listen: own certificate, a PEM `file`")
+	fs.StringVar(&o.net.files.Key, "key", "/etc/pki/virt-attest/private/serverkey.pem", "with -listen: its key, a PEM `file`")
 	fs.BoolVar(&o.initramfs, "initramfs", false, "no init system yet: mount what is missing")
 	fs.BoolVar(&o.verbose, "v", false, "log every session with the host")
 	fs.BoolVar(&o.version, "version", false, "print the version and exit")
@@ -72,6 +78,19 @@ func run(ctx context.Context, o options, log *slog.Logger) error {
 	defer tpm.Close()
 	agent := New(version.Version, tpm, SystemFiles())
 	defer agent.Close()
+	var mu sync.Mutex // the agent serves one request at a time, whoever asks
+	var peers sync.WaitGroup
+	defer peers.Wait()
+	if o.net.on() {
+		ended, cancel := context.WithCancel(ctx)
+		defer cancel()
+		peers.Go(func() {
+			// The host is served all the same: it is not to notice.
+			if err := o.net.listen(ended, only(&mu, agent.Handle), log); err != nil {
+				log.Error("relying parties are not answered", "err", err)
+			}
+		})
+	}
 	notify := ready(log)
 	for ctx.Err() == nil {
 		port, err := openPort(ctx, o.port, log, notify)
@@ -82,7 +101,7 @@ func run(ctx context.Context, o options, log *slog.Logger) error {
 			return err
 		}
 		notify()
-		err = agent.Serve(ctx, port, log)
+		err = agent.serve(ctx, port, &mu, log)
 		port.Close()
 		if err != nil {
 			log.Warn("port lost", "err", err)

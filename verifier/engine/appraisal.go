@@ -47,6 +47,7 @@ func (e *Engine) appraisal(row *store.OpenChallenge, ev *attest.Evidence) (*appr
 	if a.secrets, err = decodeSecrets(row.Secrets); err != nil {
 		return nil, err
 	}
+	a.completeDirect()
 	a.begin()
 	return a, nil
 }
