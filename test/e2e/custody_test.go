@@ -51,7 +51,7 @@ func (k keeper) must(args ...string) string {
 func (k keeper) ek(vm string) string {
 	k.Helper()
 	var out string
-	for range 40 { // the firmware has to start the TPM
+	for range 240 { // the firmware has to start the TPM
 		var code int
 		if out, _, code = k.run("virt-attest", "certs", "--local", "--ek", vm); code == 0 && strings.Contains(out, "Certified:       yes") {
 			break

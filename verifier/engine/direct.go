@@ -173,6 +173,8 @@ func (a *appraisal) completeDirect() {
 		}
 		if err := a.known.Direct[0].Into(v); err != nil { // it was checked when it came
 			a.e.log.Error("what a VM has answered cannot be read", "vm", v.UUID, "err", err)
+			continue
 		}
+		a.completed = true
 	}
 }
