@@ -2,6 +2,7 @@ package guestagent
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -18,24 +19,23 @@ import (
 )
 
 type options struct {
-	port      string
-	tpm       string
+	Config
+	path      string
 	initramfs bool
 	verbose   bool
 	version   bool
-	net       network
 }
 
 func parse(args []string, stderr io.Writer) (options, error) {
 	var o options
 	fs := flag.NewFlagSet("virt-attest-guest", flag.ContinueOnError)
 	fs.SetOutput(stderr)
-	fs.StringVar(&o.port, "port", "", "virtio-serial port `device` (default: the port named "+agentproto.PortName+")")
-	fs.StringVar(&o.tpm, "tpm", "/dev/tpmrm0", "TPM `device`")
-	fs.StringVar(&o.net.address, "listen", "", "also answer relying parties at this `address`: tcp://HOST:PORT or vsock://:PORT")
-	fs.StringVar(&o.net.files.CA, "ca", "/etc/pki/virt-attest/cacert.pem", "with -listen: CA of those who may ask, a PEM `file`")
-	fs.StringVar(&o.net.files.Cert, "cert", "/etc/pki/virt-attest/servercert.pem", "with -listen: own certificate, a PEM `file`")
-	fs.StringVar(&o.net.files.Key, "key", "/etc/pki/virt-attest/private/serverkey.pem", "with -listen: its key, a PEM `file`")
+	given := Defaults()
+	fs.StringVar(&o.path, "config", DefaultPath, "configuration `file`")
+	fs.StringVar(&given.Port, "port", given.Port, "virtio-serial port `device` (default: the port named "+agentproto.PortName+")")
+	fs.StringVar(&given.TPM, "tpm", given.TPM, "TPM `device`")
+	fs.StringVar(&given.Listen, "listen", given.Listen, "also answer relying parties at this `address`: tcp://HOST:PORT or vsock://:PORT")
+	fs.StringVar(&given.Secrets, "secrets", given.Secrets, "`directory` in memory for released secrets (none: take none)")
 	fs.BoolVar(&o.initramfs, "initramfs", false, "no init system yet: mount what is missing")
 	fs.BoolVar(&o.verbose, "v", false, "log every session with the host")
 	fs.BoolVar(&o.version, "version", false, "print the version and exit")
@@ -45,15 +45,47 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	if fs.NArg() > 0 {
 		return o, fmt.Errorf("unexpected argument %q", fs.Arg(0))
 	}
+	if o.version {
+		return o, nil
+	}
+	var err error
+	if o.Config, err = Load(o.path); err != nil {
+		return o, &configError{err}
+	}
+	fs.Visit(func(f *flag.Flag) { // the command line comes before the file
+		switch f.Name {
+		case "port":
+			o.Port = given.Port
+		case "tpm":
+			o.TPM = given.TPM
+		case "listen":
+			o.Listen = given.Listen
+		case "secrets":
+			o.Secrets = given.Secrets
+		}
+	})
+	if !placeOfSecrets(o.Secrets) {
+		return o, fmt.Errorf("-secrets %q is neither an absolute path nor none", o.Secrets)
+	}
 	return o, nil
 }
 
+// configError is a mistake of the configuration, not of the command line.
+type configError struct{ error }
+
 // Main is the program virt-attest-guest. It returns its exit status: 0 after ctx ended,
-// 1 for a failure, 2 for wrong usage.
+// 1 for a failure, 2 for wrong usage, 4 for a wrong configuration.
 func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	if len(args) > 0 && args[0] == "secret" {
+		return secretMain(ctx, args[1:], stdout, stderr)
+	}
 	o, err := parse(args, stderr)
 	if err != nil {
 		fmt.Fprintln(stderr, "virt-attest-guest:", err)
+		var wrong *configError
+		if errors.As(err, &wrong) {
+			return 4
+		}
 		return 2
 	}
 	if o.version {
@@ -74,26 +106,30 @@ func run(ctx context.Context, o options, log *slog.Logger) error {
 			return err
 		}
 	}
-	tpm := ptpm.Device(o.tpm)
+	tpm := ptpm.Device(o.TPM)
 	defer tpm.Close()
-	agent := New(version.Version, tpm, SystemFiles())
+	files := SystemFiles()
+	if files.Secrets = o.Secrets; o.Secrets == noSecrets {
+		files.Secrets = ""
+	}
+	agent := New(version.Version, tpm, files)
 	defer agent.Close()
 	var mu sync.Mutex // the agent serves one request at a time, whoever asks
 	var peers sync.WaitGroup
 	defer peers.Wait()
-	if o.net.on() {
+	if o.Listen != "" {
 		ended, cancel := context.WithCancel(ctx)
 		defer cancel()
 		peers.Go(func() {
 			// The host is served all the same: it is not to notice.
-			if err := o.net.listen(ended, only(&mu, agent.Handle), log); err != nil {
+			if err := o.listen(ended, only(&mu, agent.peer), log); err != nil {
 				log.Error("relying parties are not answered", "err", err)
 			}
 		})
 	}
 	notify := ready(log)
 	for ctx.Err() == nil {
-		port, err := openPort(ctx, o.port, log, notify)
+		port, err := openPort(ctx, o.Port, log, notify)
 		if ctx.Err() != nil {
 			return nil
 		}

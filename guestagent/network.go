@@ -15,14 +15,6 @@ import (
 	"virt-attest/internal/directproto"
 )
 
-// network is the agent's way to relying parties that ask it directly. It is off unless an address is given.
-type network struct {
-	address string
-	files   directproto.Files
-}
-
-func (n *network) on() bool { return n.address != "" }
-
 // overNetwork are the requests that come by the network: those that tell something. What is addressed to the agent by its
 // host stays between them.
 func overNetwork(op uint8) bool {
@@ -45,13 +37,20 @@ func only(mu *sync.Mutex, h channel.Handler) channel.Handler {
 	}
 }
 
+// peer answers a relying party. What that was given of the log is not yet given to the host.
+func (a *Agent) peer(ctx context.Context, op uint8, payload []byte) ([]byte, error) {
+	given := a.shipped.Load()
+	defer a.shipped.Store(given)
+	return a.Handle(ctx, op, payload)
+}
+
 // listen serves relying parties until ctx ends.
-func (n *network) listen(ctx context.Context, h channel.Handler, log *slog.Logger) error {
-	conf, err := n.files.Config()
+func (c *Config) listen(ctx context.Context, h channel.Handler, log *slog.Logger) error {
+	conf, err := directproto.Files{CA: c.CA, Cert: c.Cert, Key: c.Key}.Config()
 	if err != nil {
 		return err
 	}
-	ln, err := directproto.Listen(ctx, n.address)
+	ln, err := directproto.Listen(ctx, c.Listen)
 	if err != nil {
 		return err
 	}

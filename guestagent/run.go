@@ -60,6 +60,11 @@ func (a *Agent) session(ctx context.Context, port *vport.Port, mu *sync.Mutex) e
 	if err := channel.Write(port, ready, agentproto.MaxPayload); err != nil {
 		return fmt.Errorf("announce: %w", err)
 	}
+	ctx, cancel := context.WithCancel(ctx)
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	defer cancel()
+	beside.Go(func() { a.watchGrowth(ctx, port) })
 	return channel.Serve(ctx, port, agentproto.MaxPayload, func(ctx context.Context, op uint8, payload []byte) ([]byte, error) {
 		mu.Lock()
 		defer mu.Unlock()

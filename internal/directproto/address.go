@@ -45,6 +45,12 @@ func Dial(ctx context.Context, address string) (net.Conn, string, error) {
 	return c, u.Hostname(), err
 }
 
+// Check refuses what is no address.
+func Check(address string) error {
+	_, _, err := parse(address)
+	return err
+}
+
 func parse(address string) (*url.URL, uint32, error) {
 	u, err := url.Parse(address)
 	if err != nil || u.Scheme != "tcp" && u.Scheme != "vsock" || u.Path != "" || u.User != nil || u.RawQuery != "" {

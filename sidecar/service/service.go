@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"math/rand/v2"
 	"net"
 	"os"
 	"sync"
@@ -22,6 +23,7 @@ type VTPM interface {
 	Between(ctx context.Context, f func(proxy.Send) error) error
 	VTPM() sidecarproto.VTPMState
 	Counters() proxy.Counters
+	Peer() int
 }
 
 // Ledger is the VM's hypervisor store: internal/ledger's Writer.
@@ -29,12 +31,15 @@ type Ledger interface {
 	Epoch() uint64
 	Expect(extra []byte, until time.Time) error
 	Head() (seq uint64, head [32]byte)
+	RolledBack() string
 }
 
 // Agent is the guest agent's channel: sidecar/agentport's Port.
 type Agent interface {
 	Request(ctx context.Context, op uint8, payload []byte) ([]byte, error)
 	Connected() bool
+	Events() (ready, grown uint64)
+	News() <-chan struct{}
 }
 
 // Service answers for one VM.
@@ -46,6 +51,8 @@ type Service struct {
 	Agent   Agent
 	Log     *slog.Logger
 
+	process uint64 // of Moments
+
 	mu    sync.Mutex
 	epoch uint64          // that ek belongs to
 	ek    sidecarproto.EK // read once an epoch
@@ -56,6 +63,7 @@ type Service struct {
 func (s *Service) Serve(ctx context.Context, ln *net.UnixListener) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	s.process = rand.Uint64() //nolint:gosec // tells processes apart, is no secret
 	defer context.AfterFunc(ctx, func() { ln.Close() })()
 	free := make(chan struct{}, maxConns)
 	for {

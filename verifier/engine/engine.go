@@ -17,6 +17,7 @@ import (
 	"virt-attest/verifier/endorsement"
 	"virt-attest/verifier/jobs"
 	"virt-attest/verifier/store"
+	"virt-attest/verifier/vault"
 	"virt-attest/verifier/webhook"
 )
 
@@ -33,6 +34,7 @@ type Config struct {
 	Meter     Meter         // nil: nothing is measured
 	Issuer    string        // name of this Verifier in the tokens that it signs, such as its URL; "": none
 	Webhooks  webhook.Config
+	Vault     *vault.Vault // for secrets; nil: none are kept
 
 	tries int // of deferred work that fails; 0: as many as jobs.DefaultTries. Tests want fewer
 }

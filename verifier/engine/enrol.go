@@ -49,7 +49,9 @@ func (e *Engine) Hello(ctx context.Context, client string, h *api.HostHello) (*a
 		if err := e.welcome(ctx, en, known); err != nil {
 			return nil, err
 		}
-		return &api.HostWelcome{ID: id, Schedule: e.scheduleOf(ctx, known, id)}, nil
+		w := &api.HostWelcome{ID: id}
+		w.Schedule, w.Rules = e.scheduleOf(ctx, known, id)
+		return w, nil
 	}
 	return e.challengeKey(ctx, client, en, now)
 }
@@ -57,7 +59,7 @@ func (e *Engine) Hello(ctx context.Context, client string, h *api.HostHello) (*a
 // checkHello holds a HostHello to its bounds and its AK to what a quote needs.
 func checkHello(h *api.HostHello) (*quote.AK, error) {
 	if len(h.EK) == 0 || len(h.EK) > attest.MaxPublic || len(h.EKCert) > attest.MaxCert || len(h.VMs) > api.MaxHostVMs || len(h.Instance) > 64 ||
-		len(h.Software) > 32 || len(h.Token) > maxToken {
+		len(h.Software) > attest.MaxSoftware || len(h.Token) > maxToken {
 		return nil, said(ErrInvalid, "the introduction is over its limits")
 	}
 	if err := checkName(h.Name); err != nil || h.Name == "" {

@@ -9,6 +9,7 @@
 //	evidence  one VM's part of an answer
 //	round     many challenges, one quote
 //	uplink    the connection to the Verifier
+//	verdicts  what the Verifier says of this host's machines
 //
 // hostd keeps nothing on disk. It may be killed at any moment: challenges that it was answering
 // are lost, and the Verifier asks again.
@@ -37,6 +38,7 @@ import (
 	"virt-attest/verifier/host/round"
 	"virt-attest/verifier/host/sidecars"
 	"virt-attest/verifier/host/uplink"
+	"virt-attest/verifier/host/verdicts"
 )
 
 // Exit codes, as of all programs of virt-attest.
@@ -128,9 +130,9 @@ func (d *hostd) serve(ctx context.Context, c *config.Config, notify *notifier) (
 		g.Go(func() error { return libvirt.Follow(parts) })
 	}
 	g.Go(func() error { return p.uplink.Run(parts) })
-	g.Go(func() error { return config.Watch(parts, c.Verifier.Files(), p.uplink.Reconnect) })
+	g.Go(func() error { return config.Watch(parts, c.Verifier.Files, p.uplink.Reconnect) })
 	g.Go(func() error {
-		return config.Watch(parts, []string{d.path}, func() { d.reload(changed, cancel) })
+		return config.Watch(parts, config.Source(d.path).Watched, func() { d.reload(changed, cancel) })
 	})
 	g.Go(func() error { return notify.watchdog(parts, p.engine.Healthy) })
 	notify.ready()
@@ -167,12 +169,13 @@ func (d *hostd) reload(changed chan<- *config.Config, cancel func()) {
 type parts struct {
 	tpm    *machine.TPM
 	set    *domains.Set
+	board  *verdicts.Board
 	engine *round.Engine
 	uplink *uplink.Uplink
 }
 
 func assemble(c *config.Config, notify *notifier, log *slog.Logger) *parts {
-	p := &parts{set: new(domains.Set)}
+	p := &parts{set: new(domains.Set), board: new(verdicts.Board)}
 	p.tpm = machine.NewTPM(openTPM(c.TPM), c.TPM.PCRs, log)
 	vms := &evidence.Collector{
 		Dial: dialer(c.Paths.Run), Store: evidence.Store{Dir: c.Paths.Store},
@@ -184,7 +187,7 @@ func assemble(c *config.Config, notify *notifier, log *slog.Logger) *parts {
 	}
 	p.engine = round.New(own, vms, p.set, log)
 	p.uplink = &uplink.Uplink{
-		Name: c.Name, Host: own, VMs: vms, Engine: p.engine, Domains: p.set, Log: log, State: notify.status,
+		Name: c.Name, Host: own, VMs: vms, Engine: p.engine, Domains: p.set, Board: p.board, Log: log, State: notify.status,
 		Token: func() (string, error) { return config.ReadToken(c.Verifier.EnrolToken) },
 		Connect: func() (uplink.Verifier, error) {
 			return api.NewClient(c.Verifier.URL, api.TLS{CA: c.Verifier.CA, Cert: c.Verifier.Cert, Key: c.Verifier.Key})

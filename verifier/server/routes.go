@@ -25,7 +25,7 @@ type route struct {
 // (openapi.go) is made of it.
 func (s *Server) routes() []route {
 	return slices.Concat(s.serviceRoutes(), s.machineRoutes(), s.documentRoutes("rims", api.DocRIM), s.documentRoutes("policies", api.DocPolicy),
-		s.watchRoutes(), s.adminRoutes(), s.hostRoutes())
+		s.watchRoutes(), s.secretRoutes(), s.adminRoutes(), s.hostRoutes())
 }
 
 // serviceRoutes are about the Verifier itself.
@@ -73,6 +73,8 @@ func (s *Server) machineRoutes() []route {
 
 		{pattern: "GET /api/v1/machines/{id}/settings", access: viewers, about: "Policy, reference values and tenant", operation: own(api.TypeJSON, s.settings).with(api.Settings{})},
 		{pattern: "PUT /api/v1/machines/{id}/settings", access: operators, body: api.MaxRequest, about: "Set policy, reference values and tenant", operation: do(s.putSettings)},
+		{pattern: "PUT /api/v1/machines/{id}/suspension", access: operators, whole: true, body: api.MaxRequest, about: "Take a machine out of the schedule", operation: ask(s.suspend)},
+		{pattern: "DELETE /api/v1/machines/{id}/suspension", access: operators, whole: true, about: "Put it back into the schedule", operation: do(s.resume)},
 		{pattern: "PUT /api/v1/machines/{id}/rim", access: operators, body: api.MaxRequest, about: "Set the reference values alone", operation: do(s.assign)},
 		{pattern: "GET /api/v1/machines/{id}/history", access: viewers, about: "Changes of the verdict, newest first", operation: ask(s.history)},
 		{pattern: "GET /api/v1/machines/{id}/reports", access: viewers, about: "Reports, newest first", operation: ask(s.reports)},
@@ -122,6 +124,17 @@ func (s *Server) watchRoutes() []route {
 	}
 }
 
+// secretRoutes are about secrets for VMs.
+func (s *Server) secretRoutes() []route {
+	return []route{
+		{pattern: "GET /api/v1/secrets", access: operators, about: "List secrets without their values", operation: ask(s.secrets)},
+		{pattern: "PUT /api/v1/secrets/{name}", access: operators, body: api.MaxRequest, about: "Store a secret for VMs", operation: do(s.putSecret)},
+		{pattern: "DELETE /api/v1/secrets/{name}", access: operators, about: "Forget a secret", operation: do(s.deleteSecret)},
+		{pattern: "PUT /api/v1/secrets/{name}/vms/{vm}", access: operators, about: "Release a secret to a VM when it is TRUSTED", operation: do(s.assignSecret)},
+		{pattern: "DELETE /api/v1/secrets/{name}/vms/{vm}", access: operators, about: "Release it to this VM no more", operation: do(s.unassignSecret)},
+	}
+}
+
 // adminRoutes are about who may do what, and what was done.
 func (s *Server) adminRoutes() []route {
 	const made = http.StatusCreated
@@ -151,5 +164,8 @@ func (s *Server) hostRoutes() []route {
 		{pattern: "POST /api/v1/host/challenge", access: hosts, body: api.MaxRequest, about: "Ask for a challenge", operation: askCBOR(s.challenge)},
 		{pattern: "POST /api/v1/host/evidence", access: hosts, body: s.conf.Limits.Evidence, bulk: true, takes: api.MaxTimeout, about: "Answer a challenge", operation: askCBOR(s.evidence)},
 		{pattern: "POST /api/v1/host/activated", access: hosts, body: api.MaxRequest, about: "Return the contents of credentials", operation: do(s.activated)},
+		{pattern: "POST /api/v1/host/rules", access: hosts, body: api.MaxRequest, about: "What to do to VMs by their verdicts", operation: askCBOR(s.rules)},
+		{pattern: "POST /api/v1/host/acted", access: hosts, body: api.MaxRequest, about: "Tell what was done to VMs", operation: do(s.acted)},
+		{pattern: "POST /api/v1/host/release", access: hosts, body: api.MaxRequest, about: "Get a TRUSTED VM's secrets, sealed to its vTPM", operation: askCBOR(s.release)},
 	}
 }

@@ -50,7 +50,7 @@ func serve(t testing.TB, opts server.Options, change ...func(*server.Config)) *s
 	for _, f := range change {
 		f(&conf)
 	}
-	must(t, conf.Check())
+	good(t, &conf)
 	s := &served{t: t, fake: apitest.New(time.Now()), log: &syncBuffer{}, unix: conf.Listen.Unix}
 	s.srv, err = server.New(t.Context(), conf, backend{s.fake}, opts, slog.New(slog.NewTextHandler(s.log, nil)))
 	must(t, err)
@@ -562,7 +562,7 @@ func TestPoll_puts_back_what_did_not_reach_the_host(t *testing.T) {
 	must(t, err)
 	defer c.Close()
 	waitFor(t, func() bool {
-		p, err := c.Challenges(t.Context(), apitest.HostID(1), 0)
+		p, err := c.Poll(t.Context(), api.PollRequest{Host: apitest.HostID(1)})
 		return err == nil && len(p.Challenges) == len(list) && p.Schedule != nil
 	})
 	ch, err := c.Challenge(t.Context(), api.ChallengeRequest{Host: apitest.HostID(1), Scheme: attest.SchemeSEPA})

@@ -24,6 +24,7 @@ type Outcome struct {
 	VTPMs      []VTPM           // that were linked
 	Left       []attest.UUID    // VMs that the host proved not to run
 	Generation int64            // Subjects gave it with what was appraised by; 0: by nothing
+	Held       []attest.UUID    // VMs of the report whose verdict on record stays as it is
 	Alerts     []api.Alert      // that the machines' verdicts call for now: code, machine, text, hint. Others of theirs are closed
 }
 
@@ -68,7 +69,10 @@ func (s *Store) Commit(ctx context.Context, o *Outcome) error {
 			return err
 		}
 		t.publish(TopicReport, o.Report.ID)
-		return t.putResults(&verdicts{host: o.Host, created: millis(o.Created), generation: o.Generation, rows: rows, alerts: o.Alerts})
+		judged := slices.DeleteFunc(rows, func(r *result) bool {
+			return slices.ContainsFunc(o.Held, func(vm attest.UUID) bool { return vm.String() == r.machine })
+		})
+		return t.putResults(&verdicts{host: o.Host, created: millis(o.Created), generation: o.Generation, rows: judged, alerts: o.Alerts})
 	})
 }
 

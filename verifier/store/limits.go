@@ -7,6 +7,7 @@ const (
 	DefaultConns  = 16
 	maxConns      = 1000                // to PostgreSQL
 	maxJournal    = 64 << 20            // bytes that the write-ahead log keeps between checkpoints
+	checkpoint    = 8000                // pages of 4 KiB in it that make one: SQLite's own 1000 has a writer wait for the disk every half second under load
 	opTimeout     = 5 * time.Second     // of a short operation
 	bulkTimeout   = 30 * time.Second    // of one that moves evidence and logs
 	openTimeout   = 60 * time.Second    // to connect and to bring tables up to date
@@ -14,6 +15,7 @@ const (
 	txTries       = 4                   // of a transaction that others get in the way of
 	maxStatements = 256                 // that are kept prepared
 	maxNotes      = 1024                // that wait for a subscriber
+	maxHostNotes  = 32                  // hosts that one change names; those of a greater one are told all together
 	maxPayload    = 7900                // bytes of a notification; PostgreSQL's own bound is 8000
 	listenPing    = 20 * time.Second    // without a notification until the connection is asked whether it is there
 	listenRetry   = 10 * time.Second    // between tries to connect again, at most

@@ -10,7 +10,8 @@ import (
 )
 
 // putLogs appends the proven entries of the advances' logs that are not on record yet, in three statements however
-// many machines they are of. A log that begins at entry 0 takes the place of what was there for its boot.
+// many machines they are of. The machines' records are those of the advances already: the last piece of a log is looked up by them,
+// one look in the index for each machine however long the log is. A log that begins at entry 0 takes the place of what was there for its boot.
 func (t *tx) putLogs(all []Advance) error {
 	key := func(a Advance) string { return a.ID + " " + a.BootID }
 	var ids, whole, anew list
@@ -38,8 +39,7 @@ func (t *tx) putLogs(all []Advance) error {
 		err := r.Scan(&id, &boot, &end)
 		have[id+" "+boot] = uint64(end)
 		return err
-	}, `SELECT i.machine, i.boot_id, i.first + i.entries FROM ima i JOIN (SELECT machine, boot_id, MAX(first) AS first FROM ima
-		WHERE machine = ANY($1) GROUP BY machine, boot_id) l ON l.machine = i.machine AND l.boot_id = i.boot_id AND l.first = i.first`, ids); err != nil {
+	}, logEnds, ids); err != nil {
 		return err
 	}
 	var rows [][]any
@@ -62,6 +62,10 @@ func (t *tx) putLogs(all []Advance) error {
 	_, err := t.insert(`ima (machine, boot_id, first, entries, template_hash, data)`, ``, rows)
 	return err
 }
+
+// logEnds gives how many entries of machines' logs are on record, of the boot that each machine's record is about.
+const logEnds = `SELECT m.machine, m.boot_id, COALESCE((SELECT i.first + i.entries FROM ima i WHERE i.machine = m.machine AND i.boot_id = m.boot_id
+	ORDER BY i.first DESC LIMIT 1), 0) FROM machines m WHERE m.machine = ANY($1)`
 
 // errGap says that a log on record does not reach where the next part begins.
 var errGap = errors.New("store: entries of an IMA log are missing")

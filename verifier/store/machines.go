@@ -106,7 +106,7 @@ func (s *Store) vtpms(ctx context.Context, where string, args ...any) ([]VTPM, e
 	}, `SELECT `+vtpmColumns+` FROM vtpms `+where, args...)
 }
 
-// DeleteVM forgets a VM: its vTPM, replay state, logs, alerts and results. Its settings stay: the next
+// DeleteVM forgets a VM: its vTPM, replay state, logs, alerts and results. Its settings stay, without secrets: the next
 // attestation enrols whatever vTPM it has then and judges it as before. Where a host says that it runs, it goes on as one that was never attested.
 func (s *Store) DeleteVM(ctx context.Context, vm attest.UUID, by Trail) error {
 	return s.tx(ctx, opTimeout, func(t *tx) error {
@@ -122,6 +122,10 @@ func (s *Store) DeleteVM(ctx context.Context, vm attest.UUID, by Trail) error {
 		}
 		if n == 0 {
 			return ErrNotFound
+		}
+		// Its secrets were for the vTPM that it had.
+		if _, err := t.exec(`DELETE FROM machine_secrets WHERE machine = $1`, vm.String()); err != nil {
+			return err
 		}
 		t.leave(by)
 		t.publish(TopicSettings, vm.String())

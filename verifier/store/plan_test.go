@@ -68,3 +68,19 @@ func TestVMPage_is_read_in_the_order_of_an_index(t *testing.T) {
 		}
 	})
 }
+
+// Every attestation asks where the logs of a host's machines end. If that reads all pieces of all logs, each attestation costs more than the one
+// before, and a database that has no statistics yet, which is each new one, carries a fraction of its VMs.
+func TestCommit_finds_the_end_of_a_log_by_one_look_in_the_index(t *testing.T) {
+	forEach(t, func(t *testing.T, d database) {
+		s := d.open(t)
+		r := newRounds(t, s, 10, 50)
+		for range 30 {
+			r.round(t)
+		}
+		p := plan(t, s, logEnds, list{"a", "b"})
+		if sqlite := s.pool == nil; sqlite && strings.Contains(p, "SCAN i\n") || !sqlite && !strings.Contains(p, "Index Scan Backward using ima_pkey") {
+			t.Error(p)
+		}
+	})
+}

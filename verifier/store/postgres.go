@@ -10,6 +10,7 @@ import (
 	"os"
 	"os/exec"
 	"regexp"
+	"strconv"
 	"strings"
 	"time"
 
@@ -42,6 +43,9 @@ func (postgresDialect) open(ctx context.Context, s *Store, c Config) error {
 	p := conf.ConnConfig.RuntimeParams
 	if p["application_name"] == "" {
 		p["application_name"] = "virt-attest-verifierd"
+	}
+	if p["random_page_cost"] == "" {
+		p["random_page_cost"] = "1.1" // what is asked for often is in memory or on an SSD: without it, tables without statistics yet are read whole
 	}
 	p["idle_in_transaction_session_timeout"] = fmt.Sprint(2 * bulkTimeout.Milliseconds()) // of a process that stands still
 	if s.pool, err = pgxpool.NewWithConfig(ctx, conf); err != nil {
@@ -96,6 +100,8 @@ func (postgresDialect) tune(t *tx) error {
 }
 
 func (postgresDialect) text(query string) string { return query }
+
+func (postgresDialect) place(i int) string { return "$" + strconv.Itoa(i) }
 
 func (postgresDialect) arg(v any) any {
 	if l, ok := v.(list); ok {

@@ -32,46 +32,79 @@ func (s *Store) Subjects(ctx context.Context, machines []string) (map[string]Sub
 		out[m] = SubjectConfig{Policy: policies.ref(m, "")}
 	}
 	err = s.each(ctx, opTimeout, func(r *sql.Rows) error {
-		var m, kind, policy, tenant string
-		var ref DocRef
-		if err := r.Scan(&m, &kind, &policy, &tenant, &ref.Name, &ref.Version, &ref.SHA256); err != nil {
+		var m, kind, name, tenant string
+		if err := r.Scan(&m, &kind, &name, &tenant); err != nil {
 			return err
 		}
 		c := out[m]
 		if kind == "rim" {
-			c.RIMs = append(c.RIMs, ref)
+			c.RIMs = append(c.RIMs, DocRef{Name: name})
 		} else {
-			c.Policy, c.Tenant = policies.ref(m, policy), tenant
+			c.Policy, c.Tenant = policies.ref(m, name), tenant
 		}
 		out[m] = c
 		return nil
-	}, `SELECT m.machine, 'rim', '', '', m.rim, COALESCE(v.version, 0), COALESCE(v.sha256, '') FROM machine_rims m LEFT JOIN documents d ON d.kind = 'rim' AND d.name = m.rim
-			LEFT JOIN doc_versions v ON v.kind = 'rim' AND v.name = m.rim AND v.version = d.active WHERE m.machine = ANY($1)
-		UNION ALL SELECT machine, 'settings', policy, tenant, '', 0, '' FROM settings WHERE machine = ANY($1) ORDER BY 1, 5`, list(machines))
-	return out, generation, err
+	}, `SELECT machine, 'rim', rim, '' FROM machine_rims WHERE machine = ANY($1)
+		UNION ALL SELECT machine, 'settings', policy, tenant FROM settings WHERE machine = ANY($1) ORDER BY 1, 3`, list(machines))
+	if err != nil {
+		return nil, 0, err
+	}
+	return out, generation, s.resolveRIMs(ctx, out)
 }
 
-type policyRefs map[string]DocRef
-
-func (s *Store) policies(ctx context.Context) (policyRefs, error) {
-	refs := make(policyRefs)
-	err := s.each(ctx, opTimeout, func(r *sql.Rows) error {
-		var d DocRef
-		err := r.Scan(&d.Name, &d.Version, &d.SHA256)
-		refs[d.Name] = d
+// resolveRIMs completes the machines' reference values with the version that is active. They are looked up apart from the
+// machines, because many machines share few.
+func (s *Store) resolveRIMs(ctx context.Context, all map[string]SubjectConfig) error {
+	var names list
+	for _, c := range all {
+		for _, r := range c.RIMs {
+			names = append(names, r.Name)
+		}
+	}
+	slices.Sort(names)
+	if names = slices.Compact(names); len(names) == 0 {
+		return nil
+	}
+	refs := make(docRefs)
+	if err := s.each(ctx, opTimeout, refs.scan, `SELECT v.name, v.version, v.sha256 FROM documents d JOIN doc_versions v ON v.kind = d.kind AND v.name = d.name
+		AND v.version = d.active WHERE d.kind = 'rim' AND d.name = ANY($1)`, names); err != nil {
 		return err
-	}, `SELECT v.name, v.version, v.sha256 FROM documents d JOIN doc_versions v ON v.kind = d.kind AND v.name = d.name AND v.version = d.active WHERE d.kind = 'policy'`)
-	return refs, err
+	}
+	for _, c := range all {
+		for i, r := range c.RIMs {
+			if ref, ok := refs[r.Name]; ok {
+				c.RIMs[i] = ref
+			}
+		}
+	}
+	return nil
 }
 
-func (p policyRefs) ref(machine, policy string) DocRef {
+// docRefs are active versions by their documents' names.
+type docRefs map[string]DocRef
+
+func (d docRefs) scan(r *sql.Rows) error {
+	var ref DocRef
+	err := r.Scan(&ref.Name, &ref.Version, &ref.SHA256)
+	d[ref.Name] = ref
+	return err
+}
+
+func (s *Store) policies(ctx context.Context) (docRefs, error) {
+	refs := make(docRefs)
+	return refs, s.each(ctx, opTimeout, refs.scan, `SELECT v.name, v.version, v.sha256 FROM documents d JOIN doc_versions v ON v.kind = d.kind AND v.name = d.name
+		AND v.version = d.active WHERE d.kind = 'policy'`)
+}
+
+// ref gives the policy of a machine for which an operator named one, or "".
+func (d docRefs) ref(machine, policy string) DocRef {
 	if policy == "" {
 		if policy = DefaultHostPolicy; isVM(machine) {
 			policy = DefaultVMPolicy
 		}
 	}
-	if d, ok := p[policy]; ok {
-		return d
+	if r, ok := d[policy]; ok {
+		return r
 	}
 	return DocRef{Name: policy}
 }
@@ -92,7 +125,7 @@ func (s *Store) Settings(ctx context.Context, machine string) (api.Settings, err
 func (s *Store) PutSettings(ctx context.Context, machine string, v api.Settings, by Trail) error {
 	return s.tx(ctx, opTimeout, func(t *tx) error {
 		policy := v.Policy
-		if policy == (policyRefs{}).ref(machine, "").Name {
+		if policy == (docRefs{}).ref(machine, "").Name {
 			policy = ""
 		}
 		rims := slices.Compact(slices.Sorted(slices.Values(v.RIMs)))

@@ -152,6 +152,7 @@ type dialect interface {
 	listen(ctx context.Context, s *Store) // until ctx ends, where others may publish
 	text(query string) string             // a statement as this database reads it
 	arg(v any) any                        // an argument as its driver takes it
+	place(n int) string                   // of the n-th argument in a list of VALUES
 	begun(t *tx, brief bool) error        // what a transaction begins with
 	insert(t *tx, head, tail string, rows [][]any) (int64, error)
 	notify(t *tx, n Note) error // within the transaction

@@ -4,7 +4,6 @@ import (
 	"context"
 	"database/sql"
 	"errors"
-	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -272,7 +271,7 @@ func (s *Store) valuesText(v shape) string {
 		default:
 			b.WriteString(", ")
 		}
-		fmt.Fprintf(&b, "$%d", i+1)
+		b.WriteString(s.dialect.place(i + 1))
 	}
 	b.WriteString(") " + v.tail)
 	s.texts.Store(v, b.String())

@@ -27,6 +27,7 @@ import (
 	"virt-attest/verifier/host/evidence"
 	"virt-attest/verifier/host/machine"
 	"virt-attest/verifier/host/round"
+	"virt-attest/verifier/host/verdicts"
 )
 
 // Every bound of the package.
@@ -46,7 +47,7 @@ const (
 // Verifier is what the uplink needs of api.Client.
 type Verifier interface {
 	Hello(context.Context, api.HostHello) (*api.HostWelcome, error)
-	Challenges(ctx context.Context, host string, wait time.Duration) (*api.Poll, error)
+	Poll(ctx context.Context, r api.PollRequest) (*api.Poll, error)
 	Challenge(context.Context, api.ChallengeRequest) (*attest.Challenge, error)
 	EncodedEvidence(context.Context, []byte) (*api.EvidenceReply, error)
 	Activated(context.Context, api.Activated) error
@@ -62,6 +63,7 @@ type Uplink struct {
 	Engine  *round.Engine
 	Domains *domains.Set
 	Token   func() (string, error) // a one-time enrolment token, "" for none; may be nil
+	Board   *verdicts.Board        // told of verdicts; may be nil
 	Log     *slog.Logger
 	State   func(string) // told in a few words how it goes; may be nil
 
@@ -71,7 +73,9 @@ type Uplink struct {
 	current  Verifier
 	instance [16]byte              // random, of this session: challenges that an earlier one took come again
 	working  map[attest.Nonce]bool // challenges that are being answered
+	told     string                // cursor of the verdicts that the Board has
 	again    atomic.Bool
+	state    string // last told
 }
 
 // Reconnect makes the uplink begin anew, with new certificates, as soon as the request for challenges
@@ -108,10 +112,21 @@ func (u *Uplink) Run(ctx context.Context) error {
 // errAgain ends a session that shall be followed by another at once.
 var errAgain = errors.New("beginning anew")
 
+// tell says how it goes, when that has changed. Only Run's goroutine does.
 func (u *Uplink) tell(state string) {
-	if u.State != nil {
+	if u.State != nil && state != u.state {
+		u.state = state
 		u.State(state)
 	}
+}
+
+// tellConnected says whether the Verifier takes this host, which it does not before its endorsement key is accepted.
+func (u *Uplink) tellConnected() {
+	if u.schedule.accepted() {
+		u.tell("connected")
+		return
+	}
+	u.tell("connected, not accepted yet: an operator approves this host by its EK")
 }
 
 // session is one connection to the Verifier.
@@ -133,7 +148,12 @@ func (u *Uplink) session(run context.Context, answers *sync.WaitGroup) error {
 	if err != nil {
 		return err
 	}
-	u.tell("connected")
+	if !u.schedule.accepted() { // it may have been by the activation
+		if id, err = u.hello(ctx, v); err != nil {
+			return err
+		}
+	}
+	u.tellConnected()
 	u.Log.Info("Verifier connected", "host_id", id)
 	failed := make(chan error, 1)
 	var beside sync.WaitGroup
@@ -155,8 +175,12 @@ func (u *Uplink) session(run context.Context, answers *sync.WaitGroup) error {
 
 // poll takes challenges and has each answered beside the others.
 func (u *Uplink) poll(ctx, run context.Context, v Verifier, id string, answers *sync.WaitGroup) error {
+	r := api.PollRequest{Host: id, Wait: pollWait}
+	if u.Board != nil {
+		r.Verdicts = u.cursor()
+	}
 	for !u.again.Load() {
-		p, err := v.Challenges(ctx, id, pollWait)
+		p, err := v.Poll(ctx, r)
 		if api.IsStatus(err, http.StatusForbidden) {
 			return fmt.Errorf("this host is not accepted yet; an operator approves it by its EK: %w", err)
 		}
@@ -164,11 +188,33 @@ func (u *Uplink) poll(ctx, run context.Context, v Verifier, id string, answers *
 			return err
 		}
 		u.schedule.set(p.Schedule, time.Now())
+		u.tellConnected()
+		if u.Board != nil && p.Cursor != "" {
+			u.Board.Update(p)
+			r.Verdicts = u.keep(p.Cursor)
+		}
 		for _, ch := range p.Challenges {
 			answers.Go(func() { u.answer(run, &ch) })
 		}
 	}
 	return errAgain
+}
+
+// cursor says which verdicts the Board has, whichever connection brought them.
+func (u *Uplink) cursor() string {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.told == "" {
+		return api.VerdictsBegin
+	}
+	return u.told
+}
+
+func (u *Uplink) keep(cursor string) string {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.told = cursor
+	return cursor
 }
 
 // newVMs introduces the host again when its VMs change, so that the Verifier knows them by name.
