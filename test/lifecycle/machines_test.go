@@ -33,16 +33,15 @@ func machineKinds() []kind {
 
 func machineEvents() []event {
 	var out []event
-	for _, k := range machineKinds() {
-		out = append(out, event{k.name, "as any other", "UNCONFIGURED `no-reference`, with reference values of its own TRUSTED, after `virsh reset` TRUSTED", k.quick, func(b *bench) { b.machine(k) }})
+	for i, k := range machineKinds() {
+		v := scenario.VM{Name: fmt.Sprintf("odd%d", i), UUID: fmt.Sprintf("8c1f6a52-0b3d-4c60-9a3e-5d0f3f6f005%d", i)} // each has a vTPM of its own
+		out = append(out, event{k.name, "as any other", "UNCONFIGURED `no-reference`, with reference values of its own TRUSTED, after `virsh reset` TRUSTED", k.quick, func(b *bench) { b.machine(v, k) }})
 	}
 	return append(out, event{"twelve VMs are started at once", "all start; one quote of the host's TPM answers for all", "TRUSTED", false, storm})
 }
 
-var odd = scenario.VM{Name: "odd", UUID: "8c1f6a52-0b3d-4c60-9a3e-5d0f3f6f0050"}
-
 // options gives a host what a kind of machine needs, and the change that makes it.
-func (b *bench) options(k kind) func(*guest.Options) {
+func (b *bench) options(v scenario.VM, k kind) func(*guest.Options) {
 	var firmware guest.Firmware
 	disk := ""
 	if k.uefi {
@@ -54,7 +53,7 @@ func (b *bench) options(k kind) func(*guest.Options) {
 	}
 	if k.secure {
 		var err error
-		disk, err = b.BootDisk(b.ctx, b.Good, odd)
+		disk, err = b.BootDisk(b.ctx, b.Good, v)
 		b.check(err)
 	}
 	return func(o *guest.Options) {
@@ -68,50 +67,47 @@ func (b *bench) options(k kind) func(*guest.Options) {
 }
 
 // machine boots a machine of a kind, makes reference values of it and boots it again: what it measures is the same then.
-func (b *bench) machine(k kind) {
-	change := b.options(k)
+func (b *bench) machine(v scenario.VM, k kind) {
+	change := b.options(v, k)
 	b.happens()
-	b.check(b.Define(b.ctx, b.Good, odd, change))
-	b.on(b.Good, "virt-attest", "enable", odd.Name)
-	b.comesUp("start")
-	b.becomes(b.Good, odd, appraise.Unconfigured, appraise.CodeNoReference)
+	b.check(b.Define(b.ctx, b.Good, v, change))
+	b.on(b.Good, "virt-attest", "enable", v.Name)
+	b.comesUp(v, "start")
+	b.becomes(b.Good, v, appraise.Unconfigured, appraise.CodeNoReference)
 	if k.uefi { // its first boot makes boot entries, which are measured from the second one on
-		b.comesUp("reset")
-		b.becomes(b.Good, odd, appraise.Unconfigured, appraise.CodeNoReference)
+		b.comesUp(v, "reset")
+		b.until(b.Good, v, appraise.Unconfigured, appraise.CodeNoReference)
 	}
 	if k.secure {
-		if out := b.in(b.Good, odd, "cat /sys/kernel/security/lockdown"); !strings.Contains(out, "[integrity]") { // Debian's kernel: by Secure Boot
+		if out := b.in(b.Good, v, "cat /sys/kernel/security/lockdown"); !strings.Contains(out, "[integrity]") { // Debian's kernel: by Secure Boot
 			b.Errorf("the kernel does not know of Secure Boot: lockdown is %q", out)
 		}
 	}
-	b.verifier("rim", "create", "odd", "--from-domain", odd.Name, "--replace")
-	b.verifier("rim", "assign", "odd", odd.Name)
+	b.verifier("rim", "create", "odd", "--from-domain", v.Name, "--replace")
+	b.verifier("rim", "assign", "odd", v.Name)
 	b.happens()
-	b.becomes(b.Good, odd, trusted, "")
-	b.stays(b.Good, odd, trusted, "", "--scheme", "hypa")
+	b.becomes(b.Good, v, trusted, "")
+	b.stays(b.Good, v, trusted, "", "--scheme", "hypa")
 	b.happens()
-	b.comesUp("reset")
-	b.becomes(b.Good, odd, trusted, "")
-	b.virsh("destroy", odd.Name)
-	b.virsh("undefine", odd.Name, "--nvram")
-	b.on(b.Good, "rm", "-r", "/var/lib/virt-attest/vtpm/"+odd.UUID)
-	b.verifier("unenroll", odd.Name)
-	b.verifier("rim", "assign", "--none", odd.Name)
+	b.comesUp(v, "reset")
+	b.becomes(b.Good, v, trusted, "")
+	b.virsh("destroy", v.Name)
+	b.virsh("undefine", v.Name, "--nvram")
 }
 
-// comesUp starts or resets the odd VM and waits for its shell. Nothing is typed before: a UEFI would take it for itself.
-func (b *bench) comesUp(how string) {
+// comesUp starts or resets a VM and waits for its shell. Nothing is typed before: a UEFI would take it for itself.
+func (b *bench) comesUp(v scenario.VM, how string) {
 	b.Helper()
 	const aUEFITakesItsTime = 4 * time.Minute
 	ctx := b.within(aUEFITakesItsTime)
 	if how == "start" {
-		b.virsh(how, odd.Name)
+		b.virsh(how, v.Name)
 	}
-	con, err := b.Console(ctx, b.Good, odd)
+	con, err := b.Console(ctx, b.Good, v)
 	b.check(err)
 	defer func() { _ = con.Close() }()
 	if how != "start" {
-		b.virsh(how, odd.Name)
+		b.virsh(how, v.Name)
 	}
 	if err := con.WaitText(ctx, guest.UpSays); err != nil {
 		b.Fatalf("%v\n%s", err, con.Transcript())
