@@ -10,9 +10,10 @@
 //	round     many challenges, one quote
 //	uplink    the connection to the Verifier
 //	verdicts  what the Verifier says of this host's machines
+//	enforce   what is done to VMs by it, where policy and configuration ask for that
 //
-// hostd keeps nothing on disk. It may be killed at any moment: challenges that it was answering
-// are lost, and the Verifier asks again.
+// hostd keeps nothing on disk but what it did to VMs. It may be killed at any moment: challenges that it
+// was answering are lost, and the Verifier asks again.
 package host
 
 import (
@@ -22,6 +23,8 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -33,6 +36,7 @@ import (
 	"virt-attest/verifier/host/config"
 	"virt-attest/verifier/host/domains"
 	"virt-attest/verifier/host/domains/virt"
+	"virt-attest/verifier/host/enforce"
 	"virt-attest/verifier/host/evidence"
 	"virt-attest/verifier/host/machine"
 	"virt-attest/verifier/host/round"
@@ -117,7 +121,10 @@ func (d *hostd) run(ctx context.Context, c *config.Config) error {
 
 // serve runs all parts until ctx ends or the configuration changes, which it then returns.
 func (d *hostd) serve(ctx context.Context, c *config.Config, notify *notifier) (next *config.Config, err error) {
-	p := assemble(c, notify, d.log)
+	p, err := assemble(c, notify, d.log)
+	if err != nil {
+		return nil, err
+	}
 	defer d.closeTPM(p.tpm)
 	parts, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -130,6 +137,7 @@ func (d *hostd) serve(ctx context.Context, c *config.Config, notify *notifier) (
 		g.Go(func() error { return libvirt.Follow(parts) })
 	}
 	g.Go(func() error { return p.uplink.Run(parts) })
+	g.Go(func() error { return p.keeper.Run(parts) })
 	g.Go(func() error { return config.Watch(parts, c.Verifier.Files(), p.uplink.Reconnect) })
 	g.Go(func() error {
 		return config.Watch(parts, []string{d.path}, func() { d.reload(changed, cancel) })
@@ -172,9 +180,10 @@ type parts struct {
 	board  *verdicts.Board
 	engine *round.Engine
 	uplink *uplink.Uplink
+	keeper *enforce.Keeper
 }
 
-func assemble(c *config.Config, notify *notifier, log *slog.Logger) *parts {
+func assemble(c *config.Config, notify *notifier, log *slog.Logger) (*parts, error) {
 	p := &parts{set: new(domains.Set), board: new(verdicts.Board)}
 	p.tpm = machine.NewTPM(openTPM(c.TPM), c.TPM.PCRs, log)
 	vms := &evidence.Collector{
@@ -193,7 +202,36 @@ func assemble(c *config.Config, notify *notifier, log *slog.Logger) *parts {
 			return api.NewClient(c.Verifier.URL, api.TLS{CA: c.Verifier.CA, Cert: c.Verifier.Cert, Key: c.Verifier.Key})
 		},
 	}
-	return p
+	var err error
+	if p.keeper, err = keeper(c, p, log); err != nil {
+		return nil, errors.Join(err, p.tpm.Close())
+	}
+	vms.Held, p.uplink.Rules = p.keeper.Held, p.keeper.RulesAre
+	return p, nil
+}
+
+// keeper makes what acts on VMs, as far as the configuration allows it.
+func keeper(c *config.Config, p *parts, log *slog.Logger) (*enforce.Keeper, error) {
+	d := sidecars.Dialer{Dir: c.Paths.Run}
+	k := enforce.Config{PerMinute: c.Enforce.PerMinute, HoldUnknown: c.Enforce.HoldUnknown, Verifier: uplink.Asker{Uplink: p.uplink}, Board: p.board, Log: log,
+		State: filepath.Join(c.Paths.State, "enforce.json"), Dial: func(ctx context.Context, id attest.UUID) (enforce.Sidecar, error) {
+			c, err := d.Dial(ctx, id)
+			if err != nil {
+				return nil, err
+			}
+			return c, nil
+		}, VMs: func() (out []attest.UUID) {
+			for _, d := range p.set.Attested() {
+				out = append(out, d.UUID)
+			}
+			return out
+		}}
+	allowed := func(a string) bool { return slices.Contains(c.Enforce.Allow, a) }
+	k.Allow = enforce.Allowed{Pause: allowed("pause"), CutNetwork: allowed("cut-network"), Shutdown: allowed("shutdown"), Destroy: allowed("destroy"), StartGate: allowed("start-gate")}
+	if len(c.Enforce.Allow) > 0 {
+		k.Hypervisor = &virt.Control{URI: c.Libvirt.URI, Log: log}
+	}
+	return enforce.New(k)
 }
 
 func openTPM(c config.TPM) *ptpm.TPM {

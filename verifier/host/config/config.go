@@ -13,6 +13,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -31,6 +32,8 @@ const (
 	maxToken   = 256      // bytes of an enrolment token
 	minTimeout = 100 * time.Millisecond
 	maxTimeout = 60 * time.Second
+
+	maxPerMinute = 1000 // VMs that may be ended
 )
 
 // Config is the whole configuration, as Load and Parse give it.
@@ -42,6 +45,7 @@ type Config struct {
 	Libvirt  Libvirt  `toml:"libvirt"`
 	VMs      VMs      `toml:"vms"`
 	Paths    Paths    `toml:"paths"`
+	Enforce  Enforce  `toml:"enforce"`
 }
 
 // Verifier says where the Verifier is and how to speak to it. CA, Cert and Key are PEM files, used with https.
@@ -79,10 +83,21 @@ type VMs struct {
 	Timeout Duration  `toml:"timeout"` // for a VM's quote or vPCRs
 }
 
+// Enforce says what may be done to VMs at all by the Verifier's policies.
+type Enforce struct {
+	Allow       []string `toml:"allow"`      // of Actions
+	PerMinute   int      `toml:"per_minute"` // VMs that may be shut down or destroyed
+	HoldUnknown bool     `toml:"hold_unknown"`
+}
+
+// Actions are what Enforce.Allow can name.
+func Actions() []string { return []string{"pause", "cut-network", "shutdown", "destroy", "start-gate"} }
+
 // Paths are the directories that hostd shares with the sidecars.
 type Paths struct {
 	Run   string `toml:"run"`
 	Store string `toml:"store"`
+	State string `toml:"state"` // what hostd itself remembers
 }
 
 // defaults is what an empty file says. The selection sha256:0-10 is firmware, boot loader,
@@ -107,7 +122,8 @@ func defaults() *Config {
 		},
 		Libvirt: Libvirt{URI: "qemu:///system"},
 		VMs:     VMs{PCRs: all, Timeout: Duration(5 * time.Second)},
-		Paths:   Paths{Run: "/run/virt-attest", Store: "/var/lib/virt-attest/store"},
+		Paths:   Paths{Run: "/run/virt-attest", Store: "/var/lib/virt-attest/store", State: "/var/lib/virt-attest/hostd"},
+		Enforce: Enforce{PerMinute: 10},
 	}
 }
 
@@ -173,14 +189,25 @@ func (c *Config) check() error {
 	}
 	for key, path := range map[string]string{
 		"tpm.device": c.TPM.Device, "tpm.socket": c.TPM.Socket, "logs.ima": c.Logs.IMA, "logs.boot": c.Logs.Boot,
-		"logs.boot_id": c.Logs.BootID, "paths.run": c.Paths.Run, "paths.store": c.Paths.Store, "verifier.enrol_token": c.Verifier.EnrolToken,
+		"logs.boot_id": c.Logs.BootID, "paths.run": c.Paths.Run, "paths.store": c.Paths.Store, "paths.state": c.Paths.State, "verifier.enrol_token": c.Verifier.EnrolToken,
 	} {
 		if path != "" && !filepath.IsAbs(path) {
 			bad(key, "%q is not an absolute path", path)
 		}
 	}
-	if c.Paths.Run == "" || c.Paths.Store == "" {
-		bad("paths", "run and store are needed")
+	if c.Paths.Run == "" || c.Paths.Store == "" || c.Paths.State == "" {
+		bad("paths", "run, store and state are needed")
+	}
+	for _, a := range c.Enforce.Allow {
+		if !slices.Contains(Actions(), a) {
+			bad("enforce.allow", "%q is not one of %s", a, strings.Join(Actions(), ", "))
+		}
+	}
+	if n := c.Enforce.PerMinute; n < 1 || n > maxPerMinute {
+		bad("enforce.per_minute", "%d is not from 1 to %d", n, maxPerMinute)
+	}
+	if len(c.Enforce.Allow) > 0 && c.Libvirt.URI == "none" {
+		bad("enforce.allow", "without libvirt nothing can be done to VMs")
 	}
 	if t := time.Duration(c.VMs.Timeout); t < minTimeout || t > maxTimeout {
 		bad("vms.timeout", "%v is not between %v and %v", t, minTimeout, maxTimeout)

@@ -14,7 +14,9 @@ import (
 
 var t0 = time.Date(2026, 5, 1, 12, 0, 0, 0, time.UTC)
 
-func all() Allowed { return Allowed{Pause: true, CutNetwork: true, Shutdown: true, Destroy: true, StartGate: true} }
+func all() Allowed {
+	return Allowed{Pause: true, CutNetwork: true, Shutdown: true, Destroy: true, StartGate: true}
+}
 
 // play is a VM that steps change, on a clock that a test moves.
 type play struct {
@@ -82,7 +84,7 @@ func TestDecide_does_what_the_policy_says_and_undoes_it_when_trust_returns(t *te
 		policy.Destroy:    {{"destroy verdict r1"}, {}},
 	} {
 		p := newPlay(t, action)
-		p.settle(action+": nothing known")
+		p.settle(action + ": nothing known")
 		p.verdict(appraise.Trusted, "r0")
 		p.settle(action + ": trusted")
 		p.verdict(appraise.Untrusted, "r1")

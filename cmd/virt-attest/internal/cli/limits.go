@@ -10,6 +10,7 @@ const (
 	maxPEM      = 1 << 20   // a file of certificates, bytes
 	maxAudit    = 1 << 30   // an exported audit log, bytes
 	maxPages    = 1_000_000 // of one list: a Verifier that never ends is given up
+	lastActions = 5         // of its host on a VM, that info shows
 	maxAttests  = 64        // hosts asked at the same time
 	completing  = 2 * time.Second
 	jobPoll     = 300 * time.Millisecond // between two looks at deferred work
