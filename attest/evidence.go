@@ -104,6 +104,7 @@ const (
 	VMNoTPM      VMStatus = 4 // the vTPM is not running: died, or the guest's firmware has not started it
 	VMNotRunning VMStatus = 5 // asked for by the challenge, but no such VM runs here
 	VMHeld       VMStatus = 6 // the host has paused it by a verdict (docs/enforcement.md), so that its guest cannot answer
+	VMRolledBack VMStatus = 7 // it runs with an earlier state of its vTPM than the last one that the host saw
 )
 
 // VMEvidence is one VM's part of an Evidence. UUID, Epoch, Status, EKName, AKName and
@@ -125,6 +126,10 @@ type VMEvidence struct {
 	BootLog   []byte     `cbor:"14,keyasint,omitempty" json:"boot_log"` // from the guest
 	Agent     AgentInfo  `cbor:"15,keyasint" json:"agent"`              // from the guest
 	Problem   string     `cbor:"16,keyasint,omitempty" json:"problem"`  // why something is missing, for people
+
+	// Software is what serves the VM on its host: swtpm and libtpms as they run, which need not be
+	// those on disk. The host's word, as HostEvidence.Software; under no quote.
+	Software []Software `cbor:"17,keyasint,omitempty" json:"software,omitempty"`
 }
 
 // AgentInfo is what the guest agent says about itself. Display, and the boot that the log belongs to.
@@ -246,15 +251,21 @@ func (e *Evidence) Check() error {
 func (h *HostEvidence) check() error {
 	switch {
 	case len(h.ID) > MaxText, len(h.AK) > MaxPublic, len(h.EK) > MaxPublic, len(h.EKCert) > MaxCert,
-		len(h.BootLog) > MaxBootLog, len(h.Software) > 32:
+		len(h.BootLog) > MaxBootLog, checkSoftware(h.Software, MaxSoftware) != nil:
 		return fmt.Errorf("%w: host evidence over its limits", ErrMalformed)
 	}
-	for _, s := range h.Software {
-		if len(s.Name) > MaxText || len(s.Version) > MaxText {
-			return fmt.Errorf("%w: host evidence over its limits", ErrMalformed)
-		}
-	}
 	return errors.Join(h.Quote.check(), CheckBanks(h.PCRs), h.IMA.check())
+}
+
+func checkSoftware(list []Software, most int) error {
+	ok := len(list) <= most
+	for _, s := range list {
+		ok = ok && len(s.Name) <= MaxText && len(s.Version) <= MaxText
+	}
+	if !ok {
+		return fmt.Errorf("%w: software over its limits", ErrMalformed)
+	}
+	return nil
 }
 
 // Check holds one VM's evidence to its bounds. A host checks each VM before it puts it into an Evidence:
@@ -265,10 +276,10 @@ func (v *VMEvidence) Check() error {
 		len(v.AK) > MaxPublic, len(v.EKCert) > MaxCert, len(v.BootLog) > MaxBootLog, len(v.Problem) > 4*MaxText,
 		len(v.Agent.Version) > MaxText, len(v.Agent.Kernel) > MaxText, len(v.Agent.BootID) > MaxText:
 		return fmt.Errorf("%w: evidence of VM %v over its limits", ErrMalformed, v.UUID)
-	case v.Status < VMQuoted || v.Status > VMHeld:
+	case v.Status < VMQuoted || v.Status > VMRolledBack:
 		return fmt.Errorf("%w: VM %v has unknown status %d", ErrMalformed, v.UUID, v.Status)
 	}
-	return errors.Join(v.Quote.check(), CheckBanks(v.PCRs), v.IMA.check())
+	return errors.Join(v.Quote.check(), CheckBanks(v.PCRs), v.IMA.check(), checkSoftware(v.Software, MaxVMSoftware))
 }
 
 func (q Quote) check() error {

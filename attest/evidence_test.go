@@ -53,16 +53,20 @@ func TestDecodeEvidence_refuses_every_other_form(t *testing.T) {
 		return mustEncode(t, e)
 	}
 	for name, b := range map[string][]byte{
-		"nothing":                         nil,
-		"trailing bytes":                  append(bytes.Clone(good), 0),
-		"a truncated one":                 good[:len(good)-1],
-		"another version":                 changed(func(e *attest.Evidence) { e.Version = 2 }),
-		"VMs out of order":                changed(func(e *attest.Evidence) { e.VMs[0], e.VMs[1] = e.VMs[1], e.VMs[0] }),
-		"a VM that stands there twice":    changed(func(e *attest.Evidence) { e.VMs[1] = e.VMs[0] }),
-		"an unknown status":               changed(func(e *attest.Evidence) { e.VMs[0].Status = 6 }),
-		"status zero":                     changed(func(e *attest.Evidence) { e.VMs[0].Status = 0 }),
-		"an oversized quote":              changed(func(e *attest.Evidence) { e.VMs[0].Quote.Attest = make([]byte, attest.MaxQuote) }),
-		"an oversized key":                changed(func(e *attest.Evidence) { e.Host.AK = make([]byte, attest.MaxPublic+1) }),
+		"nothing":                      nil,
+		"trailing bytes":               append(bytes.Clone(good), 0),
+		"a truncated one":              good[:len(good)-1],
+		"another version":              changed(func(e *attest.Evidence) { e.Version = 2 }),
+		"VMs out of order":             changed(func(e *attest.Evidence) { e.VMs[0], e.VMs[1] = e.VMs[1], e.VMs[0] }),
+		"a VM that stands there twice": changed(func(e *attest.Evidence) { e.VMs[1] = e.VMs[0] }),
+		"an unknown status":            changed(func(e *attest.Evidence) { e.VMs[0].Status = 8 }),
+		"status zero":                  changed(func(e *attest.Evidence) { e.VMs[0].Status = 0 }),
+		"an oversized quote":           changed(func(e *attest.Evidence) { e.VMs[0].Quote.Attest = make([]byte, attest.MaxQuote) }),
+		"an oversized key":             changed(func(e *attest.Evidence) { e.Host.AK = make([]byte, attest.MaxPublic+1) }),
+		"too many programs of a VM":    changed(func(e *attest.Evidence) { e.VMs[0].Software = make([]attest.Software, attest.MaxVMSoftware+1) }),
+		"an oversized version": changed(func(e *attest.Evidence) {
+			e.VMs[0].Software = []attest.Software{{Version: strings.Repeat("1", attest.MaxText+1)}}
+		}),
 		"an oversized certificate":        changed(func(e *attest.Evidence) { e.VMs[0].EKCert = make([]byte, attest.MaxCert+1) }),
 		"an oversized boot log":           changed(func(e *attest.Evidence) { e.VMs[0].BootLog = make([]byte, attest.MaxBootLog+1) }),
 		"an oversized name":               changed(func(e *attest.Evidence) { e.VMs[0].EKName = make([]byte, attest.MaxName+1) }),

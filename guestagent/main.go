@@ -2,11 +2,11 @@ package guestagent
 
 import (
 	"context"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
 	"log/slog"
-	"path/filepath"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 
@@ -18,9 +18,8 @@ import (
 )
 
 type options struct {
-	port      string
-	tpm       string
-	secrets   string
+	Config
+	path      string
 	initramfs bool
 	verbose   bool
 	version   bool
@@ -30,26 +29,48 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	var o options
 	fs := flag.NewFlagSet("virt-attest-guest", flag.ContinueOnError)
 	fs.SetOutput(stderr)
-	fs.StringVar(&o.port, "port", "", "virtio-serial port `device` (default: the port named "+agentproto.PortName+")")
-	fs.StringVar(&o.tpm, "tpm", "/dev/tpmrm0", "TPM `device`")
-	fs.StringVar(&o.secrets, "secrets", DefaultSecrets, "`directory` in memory for released secrets (none: take none)")
+	given := Defaults()
+	fs.StringVar(&o.path, "config", DefaultPath, "configuration `file`")
+	fs.StringVar(&given.Port, "port", given.Port, "virtio-serial port `device` (default: the port named "+agentproto.PortName+")")
+	fs.StringVar(&given.TPM, "tpm", given.TPM, "TPM `device`")
+	fs.StringVar(&given.Secrets, "secrets", given.Secrets, "`directory` in memory for released secrets (none: take none)")
 	fs.BoolVar(&o.initramfs, "initramfs", false, "no init system yet: mount what is missing")
 	fs.BoolVar(&o.verbose, "v", false, "log every session with the host")
 	fs.BoolVar(&o.version, "version", false, "print the version and exit")
 	if err := fs.Parse(args); err != nil {
 		return o, err
 	}
-	if o.secrets != "none" && !filepath.IsAbs(o.secrets) {
-		return o, fmt.Errorf("-secrets %q is neither an absolute path nor none", o.secrets)
-	}
 	if fs.NArg() > 0 {
 		return o, fmt.Errorf("unexpected argument %q", fs.Arg(0))
+	}
+	if o.version {
+		return o, nil
+	}
+	var err error
+	if o.Config, err = Load(o.path); err != nil {
+		return o, &configError{err}
+	}
+	fs.Visit(func(f *flag.Flag) { // the command line comes before the file
+		switch f.Name {
+		case "port":
+			o.Port = given.Port
+		case "tpm":
+			o.TPM = given.TPM
+		case "secrets":
+			o.Secrets = given.Secrets
+		}
+	})
+	if !placeOfSecrets(o.Secrets) {
+		return o, fmt.Errorf("-secrets %q is neither an absolute path nor none", o.Secrets)
 	}
 	return o, nil
 }
 
+// configError is a mistake of the configuration, not of the command line.
+type configError struct{ error }
+
 // Main is the program virt-attest-guest. It returns its exit status: 0 after ctx ended,
-// 1 for a failure, 2 for wrong usage.
+// 1 for a failure, 2 for wrong usage, 4 for a wrong configuration.
 func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	if len(args) > 0 && args[0] == "secret" {
 		return secretMain(ctx, args[1:], stdout, stderr)
@@ -57,6 +78,10 @@ func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	o, err := parse(args, stderr)
 	if err != nil {
 		fmt.Fprintln(stderr, "virt-attest-guest:", err)
+		var wrong *configError
+		if errors.As(err, &wrong) {
+			return 4
+		}
 		return 2
 	}
 	if o.version {
@@ -77,17 +102,17 @@ func run(ctx context.Context, o options, log *slog.Logger) error {
 			return err
 		}
 	}
-	tpm := ptpm.Device(o.tpm)
+	tpm := ptpm.Device(o.TPM)
 	defer tpm.Close()
 	files := SystemFiles()
-	if files.Secrets = o.secrets; o.secrets == "none" {
+	if files.Secrets = o.Secrets; o.Secrets == noSecrets {
 		files.Secrets = ""
 	}
 	agent := New(version.Version, tpm, files)
 	defer agent.Close()
 	notify := ready(log)
 	for ctx.Err() == nil {
-		port, err := openPort(ctx, o.port, log, notify)
+		port, err := openPort(ctx, o.Port, log, notify)
 		if ctx.Err() != nil {
 			return nil
 		}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -74,6 +75,40 @@ func TestSidecar_tells_hostd_the_EK_and_the_PCRs_itself(t *testing.T) {
 	var info sidecarproto.Info
 	if err := h.call(t, sidecarproto.OpInfo, nil, &info); err != nil || info.VTPM != sidecarproto.VTPMRunning || info.UUID != childUUID || info.Epoch != 1 || info.StoreSeq == 0 {
 		t.Errorf("%+v %v", info, err)
+	}
+}
+
+func TestSidecar_names_the_swtpm_that_serves_the_VM_also_after_a_restart_of_its_own(t *testing.T) {
+	h := newHost(t)
+	software := func() (s sidecarproto.Software) {
+		t.Helper()
+		if err := h.call(t, sidecarproto.OpSoftware, nil, &s); err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	first := software() // the VM need not have started
+	if len(first.Programs) != 2 || first.Programs[0].Name != "swtpm" || first.Programs[1].Name != "libtpms" || first.Problem != "" {
+		t.Fatalf("%+v", first)
+	}
+	g := &guest{q: h.connect(t)}
+	defer g.q.Close()
+	if err := g.q.Boot(); err != nil {
+		t.Fatal(err)
+	}
+	h.Restart(t)
+	if again := software(); !slices.Equal(again.Programs, first.Programs) {
+		t.Errorf("after a restart %+v", again)
+	}
+	h.swtpm.Kill()
+	var remote *channel.RemoteError
+	for end := time.Now().Add(10 * time.Second); !errors.As(h.call(t, sidecarproto.OpSoftware, nil, nil), &remote); time.Sleep(10 * time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("a swtpm that was killed is named")
+		}
+	}
+	if remote.Code != channel.CodeUnavailable {
+		t.Errorf("%v", remote)
 	}
 }
 

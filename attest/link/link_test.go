@@ -63,7 +63,7 @@ func TestStatusError_has_a_sentence_for_every_status_but_one(t *testing.T) {
 	}
 	for s, kind := range map[attest.VMStatus]link.Kind{
 		attest.VMNoAnswer: link.KindNoAnswer, attest.VMNoRecord: link.KindNoRecord, attest.VMNoTPM: link.KindNoTPM,
-		attest.VMNotRunning: link.KindNotRunning, attest.VMHeld: link.KindNoAnswer, 0: link.KindMalformed, 7: link.KindMalformed,
+		attest.VMNotRunning: link.KindNotRunning, attest.VMHeld: link.KindNoAnswer, attest.VMRolledBack: link.KindRollback, 0: link.KindMalformed, 8: link.KindMalformed,
 	} {
 		err := link.StatusError(id, s)
 		wantKind(t, err, kind)

@@ -29,6 +29,7 @@ const (
 	startTries = 5                // ports that are tried
 	startTime  = 60 * time.Second // to make a cluster or to start it
 	stopTime   = 30 * time.Second
+	maxWords   = 4 << 10 // bytes of the server's log in an error
 )
 
 // shared is the cluster of the test binary: tests of one binary have nothing else in common that could own it.
@@ -142,11 +143,13 @@ func start(ctx context.Context) (*Cluster, error) {
 				return c, nil
 			}
 			_ = c.Stop()
+			if !errors.Is(err, errEnded) { // another port is no help
+				break
+			}
 		}
 	}
-	log, _ := os.ReadFile(filepath.Join(c.dir, "log"))
 	_ = os.RemoveAll(c.dir)
-	return nil, fmt.Errorf("pgtest: %w\n%s", err, log)
+	return nil, fmt.Errorf("pgtest: %w", err)
 }
 
 // unprivileged gives the user that the server runs as: it refuses to run as root.
@@ -205,17 +208,23 @@ func (c *Cluster) prepare(cmd *exec.Cmd) *exec.Cmd {
 }
 
 // The server's keeper ends it when the pipe at its standard input closes: this process has ended, and the directory goes too, unless
-// it was told before to keep it.
-const keeper = `"$1/postgres" -D "$2/data" -k "$2" -p "$3" -c listen_addresses=127.0.0.1 -c max_connections=200 -c shared_buffers=64MB \
+// it was told before to keep it. A server that ends by itself leaves a file that says so.
+const keeper = `{ "$1/postgres" -D "$2/data" -k "$2" -p "$3" -c listen_addresses=127.0.0.1 -c max_connections=200 -c shared_buffers=64MB \
 	-c fsync=on -c log_line_prefix='%m [%p] ' -c timezone=UTC >>"$2/log" 2>&1 </dev/null &
-pid=$!
+	echo $! >"$2/pid"
+	wait $!
+	echo $? >"$2/ended"; } &
 read line
-kill -QUIT $pid 2>/dev/null
-wait $pid
+until [ -s "$2/pid" ]; do sleep 0.01; done
+[ -e "$2/ended" ] || kill -QUIT "$(cat "$2/pid")" 2>/dev/null
+wait
 [ "$line" = keep ] || rm -rf "$2"
 exit 0`
 
 func (c *Cluster) run() error {
+	if err := errors.Join(os.RemoveAll(c.path("ended")), os.RemoveAll(c.path("pid"))); err != nil {
+		return err
+	}
 	r, w, err := os.Pipe()
 	if err != nil {
 		return err
@@ -232,7 +241,12 @@ func (c *Cluster) run() error {
 	return nil
 }
 
-// ready waits until the server answers.
+func (c *Cluster) path(name string) string { return filepath.Join(c.dir, name) }
+
+// errEnded says that the server has ended by itself.
+var errEnded = errors.New("PostgreSQL has ended, its log says")
+
+// ready waits until the server answers. Of one that has ended, or does not answer in time, the end of its log tells why.
 func (c *Cluster) ready(ctx context.Context) error {
 	ctx, cancel := context.WithTimeout(ctx, startTime)
 	defer cancel()
@@ -241,16 +255,25 @@ func (c *Cluster) ready(ctx context.Context) error {
 		if err == nil {
 			return nil
 		}
-		log, _ := os.ReadFile(filepath.Join(c.dir, "log"))
-		if bytes.Contains(log, []byte("could not bind")) || bytes.Contains(log, []byte("could not create any")) {
-			return err
+		if _, gone := os.Stat(c.path("ended")); gone == nil {
+			return fmt.Errorf("%w\n%s", errEnded, c.lastWords())
 		}
 		select {
 		case <-time.After(20 * time.Millisecond):
 		case <-ctx.Done():
-			return errors.Join(ctx.Err(), err)
+			return fmt.Errorf("PostgreSQL does not answer: %w\n%s", errors.Join(ctx.Err(), err), c.lastWords())
 		}
 	}
+}
+
+// lastWords is the end of the server's log.
+func (c *Cluster) lastWords() []byte {
+	log, err := os.ReadFile(c.path("log"))
+	if err != nil {
+		return []byte(err.Error())
+	}
+	log = bytes.TrimSpace(log)
+	return log[max(0, len(log)-maxWords):]
 }
 
 func (c *Cluster) admin(ctx context.Context, statement string) error {

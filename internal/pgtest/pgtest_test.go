@@ -1,8 +1,12 @@
 package pgtest_test
 
 import (
+	"errors"
 	"os"
+	"path/filepath"
+	"strings"
 	"testing"
+	"time"
 
 	"github.com/jackc/pgx/v5"
 
@@ -60,5 +64,36 @@ func TestCluster_keeps_its_socket_from_other_users(t *testing.T) {
 	}
 	if st.Mode().Perm()&0o077 != 0 {
 		t.Errorf("%s has mode %v", u.Host, st.Mode())
+	}
+}
+
+// Where PostgreSQL cannot start, a test says so at once, and why.
+func TestStart_says_within_seconds_why_the_server_does_not_start(t *testing.T) {
+	c := pgtest.New(t)
+	u, err := pgx.ParseConfig(c.URL(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Stop(); err != nil {
+		t.Fatal(err)
+	}
+	conf := filepath.Join(u.Host, "data", "postgresql.conf")
+	good, err := os.ReadFile(conf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(conf, append(good, "\nno_such_setting = on\n"...), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	began := time.Now()
+	err = c.Start(t.Context())
+	if took := time.Since(began); err == nil || !strings.Contains(err.Error(), "no_such_setting") || took > 10*time.Second {
+		t.Errorf("after %v: %v", took, err)
+	}
+	if err := errors.Join(c.Stop(), os.WriteFile(conf, good, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if err := c.Start(t.Context()); err != nil {
+		t.Error(err)
 	}
 }

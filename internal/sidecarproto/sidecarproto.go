@@ -23,7 +23,10 @@ const (
 	OpPCRs   uint8 = 3 // nil → PCRs
 	OpExpect uint8 = 4 // Expect → nil: the next quote over ExtraData is awaited; its record is never dropped before ExpiresIn
 	OpAgent  uint8 = 5 // Agent → AgentAnswer: relay one request to the guest agent, untouched
-	OpWatch  uint8 = 6 // Watch → Moment: answered when the moment is another one, or after a time. A sidecar that does not know it refuses
+
+	// OpSoftware: nil → Software. A sidecar of before this request refuses it (channel.CodeBadRequest).
+	OpSoftware uint8 = 6
+	OpWatch    uint8 = 7 // Watch → Moment: answered when the moment is another one, or after a time. A sidecar that does not know it refuses
 )
 
 // Watch waits for another Moment than the one that is known.
@@ -68,6 +71,8 @@ type Info struct {
 	Quotes    uint64      `cbor:"9,keyasint"`
 	StoreHead []byte      `cbor:"10,keyasint"` // chain value of the store's last record, 32 bytes
 	StoreSeq  uint64      `cbor:"11,keyasint"` // its sequence number
+
+	RolledBack string `cbor:"12,keyasint,omitempty"` // why the state that the vTPM runs with is an earlier one
 }
 
 // EK is the vTPM's endorsement key, read by the sidecar itself.
@@ -101,4 +106,10 @@ type Agent struct {
 type AgentAnswer struct {
 	Payload []byte `cbor:"1,keyasint,omitempty"`
 	Error   string `cbor:"2,keyasint,omitempty"`
+}
+
+// Software is what serves the VM's vTPM: swtpm and libtpms as they run, as far as the sidecar can tell.
+type Software struct {
+	Programs []attest.Software `cbor:"1,keyasint,omitempty"` // at most attest.MaxVMSoftware
+	Problem  string            `cbor:"2,keyasint,omitempty"` // why one is missing, which may be otherwise the next time
 }

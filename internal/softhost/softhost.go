@@ -47,6 +47,7 @@ type VM struct {
 	Banks   []attest.PCRBank // all 24 PCRs of every bank
 	IMA     attest.LogSegment
 	BootLog []byte
+	Serving []attest.Software // of what serves the VM on its host
 
 	// Guest, if set, replaces the VM's honest answer to a challenge: what it returns is what the host
 	// gets from the guest. recorded is what the VM's own vTPM made, and what the store holds.
@@ -187,7 +188,7 @@ func (h *Host) collect(c *attest.Challenge) (out []attest.VMEvidence) {
 }
 
 func (vm *VM) answer(c *attest.Challenge) attest.VMEvidence {
-	e := attest.VMEvidence{UUID: vm.UUID, Name: vm.Name, Status: vm.Status, Epoch: vm.Epoch, EK: vm.TPM.EKPublic(), EKName: softtpm.Name(vm.TPM.EKPublic())}
+	e := attest.VMEvidence{UUID: vm.UUID, Name: vm.Name, Status: vm.Status, Epoch: vm.Epoch, EK: vm.TPM.EKPublic(), EKName: softtpm.Name(vm.TPM.EKPublic()), Software: vm.Serving}
 	if c.BootLogs {
 		e.BootLog = vm.BootLog
 	}

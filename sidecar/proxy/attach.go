@@ -55,6 +55,7 @@ func (p *Proxy) adoptLinks(ctrl, data int) error {
 	defer p.release()
 	p.ctrl.fd, p.data.fd = ctrl, data
 	p.st.Attached.Store(1)
+	p.peer.Store(peerOf(ctrl))
 	p.alive.Store(true)
 	p.Point("attach: done")
 	return nil

@@ -1,6 +1,8 @@
 package proxy
 
 import (
+	"golang.org/x/sys/unix"
+
 	"virt-attest/internal/sidecarproto"
 	"virt-attest/sidecar/journal"
 )
@@ -29,4 +31,24 @@ func (p *Proxy) VTPM() sidecarproto.VTPMState {
 		return sidecarproto.VTPMDown
 	}
 	return sidecarproto.VTPMRunning
+}
+
+// Peer is the process that serves the vTPM, 0 while there is none.
+func (p *Proxy) Peer() int {
+	if !p.alive.Load() {
+		return 0
+	}
+	return int(p.peer.Load())
+}
+
+// peerOf is the process that listens where a connection of ours leads to, 0 if that is not known.
+func peerOf(fd int) int32 {
+	if fd < 0 {
+		return 0
+	}
+	cred, err := unix.GetsockoptUcred(fd, unix.SOL_SOCKET, unix.SO_PEERCRED)
+	if err != nil {
+		return 0
+	}
+	return cred.Pid
 }

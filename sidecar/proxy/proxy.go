@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"virt-attest/attest"
 	"virt-attest/internal/ledger"
 	"virt-attest/sidecar/fdstore"
 	"virt-attest/sidecar/journal"
@@ -20,6 +21,9 @@ type Ledger interface {
 	Epoch() uint64
 	PowerOn(kind string) (uint64, error)
 	Quote(ledger.Quote) error
+	Taken(state attest.Digest) error
+	Used() error
+	Restoring(state attest.Digest) (cause string)
 }
 
 // Config is what a Proxy needs. All fields but Left, Hang and Point must be set.
@@ -50,6 +54,7 @@ type Proxy struct {
 
 	lane  chan struct{} // holds a token while swtpm's data socket is free
 	alive atomic.Bool   // swtpm is there
+	peer  atomic.Int32  // its process, while it is there
 
 	data     link // towards swtpm; of the lane's holder
 	ctrl     link // towards swtpm; of the control loop
@@ -110,6 +115,7 @@ func (p *Proxy) resume() {
 		p.ctrl.close()
 		p.data.close()
 	}
+	p.peer.Store(peerOf(p.ctrl.fd))
 	p.alive.Store(p.data.fd >= 0)
 	p.pump.resumeData(p.control.slot)
 	p.qemu.Store(p.control.fd >= 0)

@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"time"
 
+	"virt-attest/attest"
 	"virt-attest/internal/agentproto"
 	"virt-attest/internal/channel"
 	"virt-attest/internal/sidecarproto"
 	"virt-attest/sidecar/agentport"
 	"virt-attest/sidecar/proxy"
+	"virt-attest/sidecar/swtpm"
 )
 
 // Handle answers one request.
@@ -24,6 +26,8 @@ func (s *Service) Handle(ctx context.Context, op uint8, payload []byte) ([]byte,
 		return answer(s.readPCRs(ctx))
 	case sidecarproto.OpExpect:
 		return nil, s.expect(payload)
+	case sidecarproto.OpSoftware:
+		return answer(s.software(ctx))
 	case sidecarproto.OpAgent:
 		return answer(s.relay(ctx, payload))
 	case sidecarproto.OpWatch:
@@ -49,7 +53,24 @@ func (s *Service) info() sidecarproto.Info {
 	return sidecarproto.Info{
 		UUID: s.UUID, Version: s.Version, Epoch: s.Ledger.Epoch(), VTPM: s.VTPM.VTPM(), Agent: s.Agent.Connected(),
 		Restarts: n.Restarts, Commands: n.Commands, Refused: n.Refused, Quotes: n.Quotes, StoreHead: head[:], StoreSeq: seq,
+		RolledBack: s.Ledger.RolledBack(),
 	}
+}
+
+// software asks the swtpm that runs. One that has ended meanwhile has no version: its number may be another process's.
+func (s *Service) software(ctx context.Context) (out sidecarproto.Software, err error) {
+	pid := s.VTPM.Peer()
+	if pid == 0 {
+		return out, &channel.RemoteError{Code: channel.CodeUnavailable, Message: "swtpm is not running"}
+	}
+	out.Programs, err = swtpm.Of(ctx, pid)
+	if s.VTPM.Peer() != pid {
+		return sidecarproto.Software{}, &channel.RemoteError{Code: channel.CodeUnavailable, Message: "swtpm has ended"}
+	}
+	if err != nil {
+		out.Problem = attest.Clean(err.Error())
+	}
+	return out, nil
 }
 
 func (s *Service) expect(payload []byte) error {

@@ -23,6 +23,7 @@ type VTPM interface {
 	Between(ctx context.Context, f func(proxy.Send) error) error
 	VTPM() sidecarproto.VTPMState
 	Counters() proxy.Counters
+	Peer() int
 }
 
 // Ledger is the VM's hypervisor store: internal/ledger's Writer.
@@ -30,6 +31,7 @@ type Ledger interface {
 	Epoch() uint64
 	Expect(extra []byte, until time.Time) error
 	Head() (seq uint64, head [32]byte)
+	RolledBack() string
 }
 
 // Agent is the guest agent's channel: sidecar/agentport's Port.

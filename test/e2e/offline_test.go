@@ -34,6 +34,7 @@ func offline(b *bench) {
 			b.check(err)
 			saved, err := b.Verifier.ReadFile(kept)
 			b.check(err)
+			served(b, saved)
 			file := put(scheme, saved)
 			keys, _, code := verify(b.T, "--show-keys", file)
 			if code != 0 {
@@ -54,6 +55,23 @@ func offline(b *bench) {
 				return code
 			})
 		})
+	}
+}
+
+// served demands that the host names what serves the VM: the sidecar gets to it in its confinement.
+func served(b *bench, saved []byte) {
+	ev, err := attest.DecodeEvidence(saved)
+	b.check(err)
+	for _, vm := range ev.VMs {
+		want := []attest.Software{{Name: "swtpm"}, {Name: "libtpms"}}
+		for i, s := range vm.Software {
+			if i < len(want) && s.Name == want[i].Name && appraise.AtLeast(s.Version, "0.1") {
+				want[i].Version = s.Version
+			}
+		}
+		if !slices.Equal(vm.Software, want) {
+			b.Errorf("VM %s is served by %v", vm.Name, vm.Software)
+		}
 	}
 }
 

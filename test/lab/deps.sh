@@ -11,6 +11,14 @@ packages="
 	e2fsprogs squashfs-tools cpio xz-utils openssl shellcheck groff-base
 	libxml2-utils postgresql chromium fonts-dejavu-core
 "
+# "deps.sh packages": what builds and checks packages, too.
+if [ "${1-}" = packages ]; then
+	packages="$packages
+		dpkg-dev debhelper dh-apparmor po-debconf fakeroot lintian apparmor
+		rpm rpm2cpio rpmlint bzip2 selinux-policy-dev policycoreutils checkpolicy semodule-utils
+		gcc-aarch64-linux-gnu libc6-dev-arm64-cross
+	"
+fi
 
 if ! command -v go >/dev/null; then
 	echo "deps: there is no Go here; 1.26 or later is needed (https://go.dev/dl/)" >&2

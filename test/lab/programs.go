@@ -18,7 +18,7 @@ var hostPrograms = []string{
 	"/usr/lib/libvirt/virt-aa-helper", "/usr/bin/qemu-system-x86_64", "/usr/bin/qemu-img", "/usr/bin/swtpm",
 	"/usr/bin/swtpm_setup", "/usr/bin/swtpm_localca", "/usr/bin/swtpm_cert", "/usr/lib/systemd/systemd", "/usr/bin/systemctl",
 	"/usr/bin/dbus-daemon", "/usr/bin/dash", "/usr/bin/bash", "/usr/bin/env", "/usr/bin/mount", "/usr/bin/umount",
-	"/usr/bin/virt-attest", "/usr/sbin/virt-attest-hostd", "/usr/sbin/virt-attest-verifierd",
+	"/usr/bin/virt-attest", "/usr/sbin/virt-attest-hook", "/usr/sbin/virt-attest-hostd", "/usr/sbin/virt-attest-verifierd",
 }
 
 // Directories whose executables and libraries a host loads as it needs them.

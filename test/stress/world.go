@@ -42,7 +42,7 @@ func newWorld(ctx context.Context, o options) (_ *world, err error) {
 	if o.with != "" {
 		for from, to := range map[string]string{
 			"virt-attest-sidecar": "usr/libexec/virt-attest/virt-attest-sidecar",
-			"virt-attest-hook":    "etc/libvirt/hooks/qemu.d/50-virt-attest",
+			"virt-attest-hook":    "usr/sbin/virt-attest-hook",
 		} {
 			if err := command(ctx, "install", filepath.Join(o.with, from), filepath.Join(tree, to)); err != nil {
 				return nil, err

@@ -74,6 +74,7 @@ func Test_the_table_of_attacks_names_tests_that_exist(t *testing.T) {
 func switches() map[string]string {
 	return map[string]string{
 		"cmd/virt-attest/internal/cli/config.go":  "the file with the operator's token",
+		"internal/conf/environ.go":                "keys of configurations, each by its whole name",
 		"cmd/virt-attest/internal/cli/docedit.go": "the operator's editor",
 		"cmd/virt-attest/internal/cli/output.go":  "the operator's terminal",
 		"sidecar/run.go":                          "systemd's sockets and watchdog",

@@ -84,6 +84,10 @@ func evidences(t *testing.T) (out []evidenceVector) {
 	add("sepa-exact", softhost.Now, h.Answer(exact(h)), exact(h))
 	round := h.Round(h.Challenge(attest.SchemeHYPA), h.Challenge(attest.SchemeSEPA, h.VMs[1]), h.Challenge(attest.SchemeHost))
 	add("the second of three challenges under one host quote", softhost.Now, round[1], h.Challenge(attest.SchemeSEPA, h.VMs[1]))
+	served := host()
+	served.VMs[0].Serving = []attest.Software{{Name: "swtpm", Version: "0.7.1"}, {Name: "libtpms", Version: "0.9.2"}}
+	only := served.Challenge(attest.SchemeSEPA, served.VMs[0])
+	add("what serves a VM is named", softhost.Now, served.Answer(only), only)
 	good = false
 	for _, s := range []attest.Scheme{attest.SchemeSEPA, attest.SchemeSEPAExact} {
 		add(s.String()+", relay attack on the VM", softhost.Now, relay(s), &relay(s).Challenge)

@@ -18,6 +18,18 @@ func (c *Client) PutSettings(ctx context.Context, machine string, s Settings) er
 	return c.doJSON(ctx, request{method: http.MethodPut, path: at("machines", machine, "settings")}, s, nil)
 }
 
+// Suspend takes a machine out of the schedule.
+func (c *Client) Suspend(ctx context.Context, machine string, r SuspendRequest) (*Suspension, error) {
+	var v Suspension
+	return &v, c.doJSON(ctx, request{method: http.MethodPut, path: at("machines", machine, "suspension")}, r, &v)
+}
+
+// Resume puts it back.
+func (c *Client) Resume(ctx context.Context, machine string) error {
+	_, err := c.do(ctx, request{method: http.MethodDelete, path: at("machines", machine, "suspension")})
+	return err
+}
+
 // AttestAsync challenges a host and does not wait: the job's ID is the report's.
 func (c *Client) AttestAsync(ctx context.Context, r AttestRequest) (*Job, error) {
 	return post[Job](ctx, c, request{path: "attest", query: url.Values{"async": {"true"}}}, r)

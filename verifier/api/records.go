@@ -59,6 +59,22 @@ type Settings struct {
 	Policy string   `json:"policy"`           // name; "default-host" or "default-vm" unless another was given
 	RIMs   []string `json:"rims"`             // names
 	Tenant string   `json:"tenant,omitempty"` // of a VM
+	// Suspended is there while the machine is not attested by schedule; it is only told, and changed by Suspend and Resume.
+	Suspended *Suspension `json:"suspended,omitempty"`
+}
+
+// Suspension says that an operator has taken a machine out of the schedule.
+type Suspension struct {
+	By     string    `json:"by"`
+	Reason string    `json:"reason,omitempty"`
+	Since  time.Time `json:"since"`
+	Until  time.Time `json:"until,omitzero"` // not there: until it is resumed
+}
+
+// SuspendRequest asks for one.
+type SuspendRequest struct {
+	Reason  string  `json:"reason,omitempty"`  // one line, at most 1024 bytes
+	Seconds float64 `json:"seconds,omitempty"` // for how long; 0: until it is resumed
 }
 
 // Counts are machines by state, each state that occurs.
@@ -154,7 +170,7 @@ type Gate struct {
 	Trusted  bool            `json:"trusted"`
 	Result   appraise.Result `json:"result"`
 	Age      float64         `json:"age"`      // of the Evidence, seconds; -1: there is none
-	Attested bool            `json:"attested"` // an attestation was made for this call
+	Attested bool            `json:"attested"` // an attestation was made for this call, or waited for
 	EAR      string          `json:"ear,omitempty"`
 }
 

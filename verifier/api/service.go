@@ -30,6 +30,8 @@ type Service interface {
 	DeleteVM(ctx context.Context, who Caller, uuid string) error
 	Settings(ctx context.Context, who Caller, machine string) (*Settings, error)
 	PutSettings(ctx context.Context, who Caller, machine string, s Settings) error
+	Suspend(ctx context.Context, who Caller, machine string, r SuspendRequest) (*Suspension, error)
+	Resume(ctx context.Context, who Caller, machine string) error
 
 	Attest(ctx context.Context, who Caller, r AttestRequest) (*Report, error)
 	AttestAsync(ctx context.Context, who Caller, r AttestRequest) (*Job, error) // the job's ID is the report's

@@ -24,8 +24,9 @@ type check struct {
 	banks   []attest.PCRBank
 	ima     attest.LogSegment
 	bootLog []byte
-	agent   string // its version
-	hosts   []attest.Software
+	agent   string            // its version
+	named   []attest.Software // of the host
+	serving []attest.Software // of what serves the VM on it
 
 	basis    attest.Digest
 	log0     *eventlog.Log // the boot log, nil where none came or it cannot be read
@@ -45,7 +46,7 @@ type check struct {
 func newCheck(in *Input, layer Layer, s Subject) *check {
 	c := &check{layer: layer, s: s, host: in.Evidence.Host.ID, next: s.Prior, reasons: slices.Clone(s.Known)}
 	c.frozen = len(s.Known) > 0
-	c.hosts, c.basis = in.Evidence.Host.Software, Basis(s.Policy, s.RIMs)
+	c.named, c.basis = in.Evidence.Host.Software, Basis(s.Policy, s.RIMs)
 	c.signers = signers{mode: s.Policy.Signatures, left: maxVerify}
 	c.now, c.overtaken = in.Now, !in.Issued.IsZero() && s.Prior.Time.After(in.Issued)
 	return c

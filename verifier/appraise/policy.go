@@ -56,8 +56,12 @@ type Policy struct {
 	ValidFor time.Duration // of a Result; 0: DefaultValidFor
 }
 
-// AgentSoftware is the name in Policy.Software of the guest agent.
-const AgentSoftware = "agent"
+// Names in Policy.Software of what a VM has and a host has not.
+const (
+	AgentSoftware   = "agent" // the guest agent
+	SWTPMSoftware   = "swtpm" // what the VM's vTPM runs in, and its library
+	LibTPMSSoftware = "libtpms"
+)
 
 // DefaultValidFor is how long a Result counts.
 const DefaultValidFor = 10 * time.Minute

@@ -49,12 +49,13 @@ func (c *check) silentTPM() {
 	}
 }
 
-// software demands least versions. They are claims: the host's, or the VM's about its agent.
+// software demands least versions. They are claims: the host's, or the VM's about its agent. A host has no
+// agent, and its vTPMs are judged with the VMs that they serve.
 func (c *check) software() {
 	for _, name := range slices.Sorted(maps.Keys(c.s.Policy.Software)) {
 		least := c.s.Policy.Software[name]
-		if name == AgentSoftware && c.layer == LayerHost {
-			continue // a host has none
+		if c.layer == LayerHost && (name == AgentSoftware || name == SWTPMSoftware || name == LibTPMSSoftware) {
+			continue
 		}
 		have, old := c.versions(name), false
 		for _, v := range have {
@@ -64,6 +65,9 @@ func (c *check) software() {
 			continue
 		}
 		r := Reason{Code: CodeSoftwareVersion, Text: fmt.Sprintf("%s is %s, the policy requires %s", name, attest.Clean(strings.Join(have, ", ")), least), Hint: "Update " + name + "."}
+		if name == SWTPMSoftware || name == LibTPMSSoftware {
+			r.Hint = "Update " + name + " on the host, then shut the VM off and start it again: it keeps the vTPM that it was started with."
+		}
 		if len(have) == 0 {
 			r.Text = fmt.Sprintf("the evidence does not say which %s there is, the policy requires %s", name, least)
 			r.Hint = "Update virt-attest on the host, or name in the policy only what it reports."
@@ -72,7 +76,7 @@ func (c *check) software() {
 	}
 }
 
-// versions gives the versions of a program that the Evidence names.
+// versions gives the versions of a program that the Evidence names: for the VM, or else for its host.
 func (c *check) versions(name string) (out []string) {
 	if name == AgentSoftware {
 		if c.agent != "" {
@@ -80,9 +84,14 @@ func (c *check) versions(name string) (out []string) {
 		}
 		return out
 	}
-	for _, s := range c.hosts {
-		if s.Name == name {
-			out = append(out, s.Version)
+	for _, list := range [][]attest.Software{c.serving, c.named} {
+		for _, s := range list {
+			if s.Name == name {
+				out = append(out, s.Version)
+			}
+		}
+		if len(out) > 0 {
+			break
 		}
 	}
 	return out

@@ -109,6 +109,36 @@ func TestAppraise_demands_the_software_versions_that_the_policy_names(t *testing
 	w.expect(untrusted, appraise.CodeSoftwareVersion)
 }
 
+// A VM keeps the vTPM that it was started with: what serves it counts, not what the host has on disk or serves others with.
+func TestAppraise_holds_each_VM_to_the_swtpm_that_serves_it(t *testing.T) {
+	least := map[string]string{"swtpm": "0.8", "libtpms": "0.9"}
+	for name, c := range map[string]struct {
+		serving []attest.Software
+		say     string
+	}{
+		"new enough":   {[]attest.Software{{Name: "swtpm", Version: "0.8.2"}, {Name: "libtpms", Version: "0.9.6"}}, ""},
+		"an old one":   {[]attest.Software{{Name: "swtpm", Version: "0.7.1"}, {Name: "libtpms", Version: "0.9.6"}}, "swtpm is 0.7.1"},
+		"one of two":   {[]attest.Software{{Name: "swtpm", Version: "0.8.2"}, {Name: "swtpm", Version: "0.7.1"}, {Name: "libtpms", Version: "0.9.6"}}, "swtpm is 0.8.2, 0.7.1"},
+		"half of them": {[]attest.Software{{Name: "swtpm", Version: "0.8.2"}}, "which libtpms"},
+	} {
+		w := newWorld(t)
+		w.edit(func(s *appraise.Subject) { s.Policy.Software = least })
+		w.in.Host.Policy.Software = least // a host has no vTPM: one policy does for both
+		w.change = func(in *appraise.Input) {
+			in.Evidence.Host.Software = []attest.Software{{Name: "swtpm", Version: "99"}}
+			in.Evidence.VMs[0].Software = c.serving
+		}
+		out := w.round()
+		check(t, out.Host.Result, trusted)
+		r := out.VMs[0].Result
+		if c.say == "" {
+			check(t, r, trusted)
+		} else if check(t, r, untrusted, appraise.CodeSoftwareVersion); !strings.Contains(texts(r), c.say) {
+			t.Errorf("%s: %s", name, texts(r))
+		}
+	}
+}
+
 // The cases of attacks 44, 50 and 51, by name: what a TPM's counters tell, and what they do not.
 func TestAppraise_tells_reboot_suspend_hard_reset_and_rollback_apart(t *testing.T) {
 	for name, test := range map[string]struct {

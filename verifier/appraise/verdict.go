@@ -69,6 +69,7 @@ const (
 	CodeNoReference      Code = "no-reference"       // no reference values are assigned
 	CodeExpired          Code = "expired"            // the answer came too late, or the verdict is old
 	CodeNeverAttested    Code = "never-attested"     // nobody has asked yet
+	CodeSuspended        Code = "suspended"          // an operator has taken the machine out of the schedule
 	CodeRollback         Code = "rollback"           // TPM counters or the log went back
 	CodeHostNotTrusted   Code = "host-not-trusted"   // a VM is never better than its host
 	CodeUnapproved       Code = "unapproved"         // an operator has to approve this machine's identity

@@ -37,7 +37,7 @@ func vectorOf(r appraise.Reason) (v Vector, ok bool) {
 		return Vector{Configuration: UnsafeConfiguration}, true
 	case appraise.CodePCRMismatch:
 		return mismatch(r.PCR), true
-	case appraise.CodeIMAMissing, appraise.CodeNoReference, appraise.CodeExpired, appraise.CodeNeverAttested,
+	case appraise.CodeIMAMissing, appraise.CodeNoReference, appraise.CodeExpired, appraise.CodeSuspended, appraise.CodeNeverAttested,
 		appraise.CodeNoAgent, appraise.CodeNoTPM, appraise.CodeNotRunning, appraise.CodeNoAnswer, appraise.CodeHostNotTrusted:
 		return Vector{Executables: NoClaim}, true
 	}

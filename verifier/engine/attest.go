@@ -261,17 +261,17 @@ func (e *Engine) await(ctx context.Context, c *asked, w *wait) (*api.Report, err
 			}
 			continue
 		}
-		if r := e.look(ctx, c); r != nil {
+		if r := e.look(ctx, c.Nonce, c.deadline); r != nil {
 			return r, nil
 		}
 	}
 }
 
 // look reads the report of a challenge, if it is there. A database that does not answer keeps nobody beyond the deadline.
-func (e *Engine) look(ctx context.Context, c *asked) *api.Report {
-	ctx, cancel := context.WithTimeout(ctx, max(time.Until(c.deadline), lookEvery))
+func (e *Engine) look(ctx context.Context, n attest.Nonce, deadline time.Time) *api.Report {
+	ctx, cancel := context.WithTimeout(ctx, max(time.Until(deadline), lookEvery))
 	defer cancel()
-	r, err := e.store.Report(ctx, c.id())
+	r, err := e.store.Report(ctx, n.String())
 	if err != nil {
 		return nil
 	}

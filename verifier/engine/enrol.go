@@ -59,7 +59,7 @@ func (e *Engine) Hello(ctx context.Context, client string, h *api.HostHello) (*a
 // checkHello holds a HostHello to its bounds and its AK to what a quote needs.
 func checkHello(h *api.HostHello) (*quote.AK, error) {
 	if len(h.EK) == 0 || len(h.EK) > attest.MaxPublic || len(h.EKCert) > attest.MaxCert || len(h.VMs) > api.MaxHostVMs || len(h.Instance) > 64 ||
-		len(h.Software) > 32 || len(h.Token) > maxToken {
+		len(h.Software) > attest.MaxSoftware || len(h.Token) > maxToken {
 		return nil, said(ErrInvalid, "the introduction is over its limits")
 	}
 	if err := checkName(h.Name); err != nil || h.Name == "" {

@@ -27,14 +27,23 @@ func (e *Engine) Gate(ctx context.Context, who api.Caller, r api.GateRequest) (*
 	if err != nil && !(unknown && r.Timeout > 0) { // one that was started this moment may not be known yet
 		return nil, err
 	}
-	attested := false
-	if (unknown || !young(rec, r.MaxAge, began, time.Now())) && r.Timeout > 0 {
-		if rec, err = e.attestFor(ctx, who, r, rec); err != nil {
-			return nil, err
-		}
-		attested = true
+	if !unknown && young(rec, r.MaxAge, began, time.Now()) || r.Timeout == 0 {
+		return e.gate(ctx, who, r, rec, began, false)
 	}
-	return e.gate(ctx, who, r, rec, began, attested)
+	if !unknown {
+		end := began.Add(time.Duration(r.Timeout * float64(time.Second)))
+		switch joined, err := e.join(ctx, who, r, rec, began, end.Add(-minTimeout)); {
+		case err != nil:
+			return nil, err
+		case joined != nil:
+			return e.gate(ctx, who, r, joined, began, true)
+		}
+		r.Timeout = max(time.Until(end), minTimeout).Seconds()
+	}
+	if rec, err = e.attestFor(ctx, who, r, rec); err != nil {
+		return nil, err
+	}
+	return e.gate(ctx, who, r, rec, began, true)
 }
 
 func checkGate(r *api.GateRequest) error {

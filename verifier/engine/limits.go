@@ -39,8 +39,9 @@ const (
 	maxBatchVMs   = 64       // machines that are judged again together
 	maxNote       = 1024     // a note on a version, bytes
 	maxWord       = 64       // a tenant, an ID, bytes
-	maxCursor     = 2048     // bytes
-	maxCombos     = 4096     // of versions of documents that a basis is looked for among
+	maxSuspension = 366 * 24 * time.Hour
+	maxCursor     = 2048 // bytes
+	maxCombos     = 4096 // of versions of documents that a basis is looked for among
 	maxGateAge    = 30 * 24 * time.Hour
 	maxWebhooks   = 64
 	maxGiveUps    = 5 // times that a receiver refuses an event before it is told no more

@@ -108,7 +108,7 @@ func (e *Engine) mayPoll(ctx context.Context, client, host string) (*permit, err
 	return p, nil
 }
 
-// Challenge makes a challenge that the host itself asked for, about all its VMs or those that it names.
+// Challenge makes a challenge that the host itself asked for, about all its VMs or those that it names, but for suspended ones.
 func (e *Engine) Challenge(ctx context.Context, client string, r api.ChallengeRequest) (*attest.Challenge, error) {
 	host, scheme := r.Host, r.Scheme
 	h, err := e.speaksFor(ctx, client, host)
@@ -130,6 +130,9 @@ func (e *Engine) Challenge(ctx context.Context, client string, r api.ChallengeRe
 		}
 	}
 	slices.SortFunc(t.vms, attest.UUID.Compare)
+	if scheme, err = e.waking(ctx, t, scheme); err != nil {
+		return nil, err
+	}
 	c, err := e.prepare(ctx, t, scheme, DefaultTimeout)
 	if err != nil {
 		return nil, err

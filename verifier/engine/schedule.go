@@ -94,6 +94,15 @@ func (e *Engine) plan(ctx context.Context, host string) (plan, error) {
 	if err != nil {
 		return plan{}, err
 	}
+	asleep, err := e.store.Suspensions(ctx, ids, time.Now())
+	if err != nil {
+		return plan{}, err
+	}
+	for m := range asleep {
+		b := bases[m]
+		b.Schedule.Interval = 0
+		bases[m] = b
+	}
 	own := bases[host].Schedule
 	s := api.Schedule{Scheme: own.Scheme, Interval: own.Interval, Jitter: own.Jitter}
 	for _, r := range bases {
@@ -103,6 +112,9 @@ func (e *Engine) plan(ctx context.Context, host string) (plan, error) {
 	}
 	if len(vms) == 0 {
 		s.Scheme = attest.SchemeHost
+	}
+	if _, off := asleep[host]; off { // its VMs cannot be attested without it
+		s.Interval = 0
 	}
 	rules, err := e.rulesFor(ctx, ids[1:], bases)
 	return plan{schedule: s, rules: fingerprintOf(rules)}, err

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"time"
 
 	"virt-attest/verifier/api"
 	"virt-attest/verifier/policy"
@@ -38,6 +39,13 @@ func (e *Engine) Settings(ctx context.Context, who api.Caller, id string) (*api.
 	s, err := e.store.Settings(ctx, m)
 	if err != nil {
 		return nil, fromStore(err, "machine "+m)
+	}
+	asleep, err := e.store.Suspensions(ctx, []string{m}, time.Now())
+	if err != nil {
+		return nil, fromStore(err, "machine "+m)
+	}
+	if v, ok := asleep[m]; ok {
+		s.Suspended = &v
 	}
 	return &s, nil
 }

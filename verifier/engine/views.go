@@ -110,8 +110,16 @@ func (e *Engine) shownHosts(ctx context.Context, who api.Caller, rows []store.Ho
 	if err != nil {
 		return nil, fromStore(err, "hosts")
 	}
+	asleep, err := e.store.Suspensions(ctx, ids, now)
+	if err != nil {
+		return nil, fromStore(err, "hosts")
+	}
 	for i := range rows {
-		out = append(out, e.shownHost(who, &rows[i], seen, twice[rows[i].Host.Name], now))
+		h := e.shownHost(who, &rows[i], seen, twice[rows[i].Host.Name], now)
+		if v, ok := asleep[h.ID]; ok && who.Tenant == "" {
+			h.Result = pause(h.Result, v)
+		}
+		out = append(out, h)
 	}
 	return out, nil
 }
@@ -168,8 +176,16 @@ func (e *Engine) VMs(ctx context.Context, who api.Caller, f api.MachineFilter, p
 		return nil, fromStore(err, "this page")
 	}
 	out := &api.List[api.VM]{Items: make([]api.VM, 0, len(l.Items)), Next: l.Next, Total: l.Total}
+	ids := make([]string, len(l.Items))
 	for i := range l.Items {
-		vm, err := shownVM(who, &l.Items[i], now)
+		ids[i] = l.Items[i].UUID
+	}
+	asleep, err := e.store.Suspensions(ctx, ids, now)
+	if err != nil {
+		return nil, fromStore(err, "this page")
+	}
+	for i := range l.Items {
+		vm, err := shownVM(who, &l.Items[i], asleep, now)
 		if err != nil {
 			return nil, err
 		}
@@ -178,9 +194,13 @@ func (e *Engine) VMs(ctx context.Context, who api.Caller, f api.MachineFilter, p
 	return out, nil
 }
 
-func shownVM(who api.Caller, row *store.VMRow, now time.Time) (api.VM, error) {
+func shownVM(who api.Caller, row *store.VMRow, asleep map[string]api.Suspension, now time.Time) (api.VM, error) {
 	id, err := attest.ParseUUID(row.UUID)
-	r := forTenant(who, current(&row.Record, now))
+	r := current(&row.Record, now)
+	if v, ok := asleep[row.UUID]; ok {
+		r = pause(r, v)
+	}
+	r = forTenant(who, r)
 	if r.Reasons == nil {
 		r.Reasons = []appraise.Reason{}
 	}
@@ -193,7 +213,12 @@ func (e *Engine) VM(ctx context.Context, who api.Caller, name string) (*api.VM, 
 	if err != nil {
 		return nil, err
 	}
-	vm, err := shownVM(who, row, time.Now())
+	now := time.Now()
+	asleep, err := e.store.Suspensions(ctx, []string{row.UUID}, now)
+	if err != nil {
+		return nil, fromStore(err, "this VM")
+	}
+	vm, err := shownVM(who, row, asleep, now)
 	return &vm, err
 }
 

@@ -138,9 +138,9 @@ func (d *hostd) serve(ctx context.Context, c *config.Config, notify *notifier) (
 	}
 	g.Go(func() error { return p.uplink.Run(parts) })
 	g.Go(func() error { return p.keeper.Run(parts) })
-	g.Go(func() error { return config.Watch(parts, c.Verifier.Files(), p.uplink.Reconnect) })
+	g.Go(func() error { return config.Watch(parts, c.Verifier.Files, p.uplink.Reconnect) })
 	g.Go(func() error {
-		return config.Watch(parts, []string{d.path}, func() { d.reload(changed, cancel) })
+		return config.Watch(parts, config.Source(d.path).Watched, func() { d.reload(changed, cancel) })
 	})
 	g.Go(func() error { return notify.watchdog(parts, p.engine.Healthy) })
 	notify.ready()

@@ -86,7 +86,7 @@ func codes() []appraise.Code {
 		appraise.CodeNoAgent, appraise.CodeNoTPM, appraise.CodeNotRunning, appraise.CodeVMMissing, appraise.CodeIMALog, appraise.CodeIMAMissing,
 		appraise.CodeIMAUnlisted, appraise.CodeIMADigest, appraise.CodeIMAViolation, appraise.CodeIMABootAggregate, appraise.CodePCRMismatch,
 		appraise.CodeBootLog, appraise.CodeBootEvent, appraise.CodeIMASignature, appraise.CodeTPMFirmware, appraise.CodeTPMClock, appraise.CodeSoftwareVersion,
-		appraise.CodeNoReference, appraise.CodeExpired, appraise.CodeNeverAttested, appraise.CodeRollback,
+		appraise.CodeNoReference, appraise.CodeExpired, appraise.CodeSuspended, appraise.CodeNeverAttested, appraise.CodeRollback,
 		appraise.CodeHostNotTrusted, appraise.CodeUnapproved, appraise.CodeNoAnswer, appraise.CodeMalformed, appraise.CodeInternal,
 	}
 }

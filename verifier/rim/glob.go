@@ -92,3 +92,24 @@ func wild(m, n int, star func(int) bool, one func(p, i int) bool) bool {
 	}
 	return p == m
 }
+
+// Globs are patterns of paths, as exclude has them.
+type Globs []glob
+
+// ParseGlobs reads patterns.
+func ParseGlobs(texts []string) (Globs, error) {
+	var out Globs
+	for _, s := range texts {
+		g, err := parseGlob(s)
+		if err != nil {
+			return nil, fmt.Errorf("rim: %w", err)
+		}
+		out = append(out, g)
+	}
+	return out, nil
+}
+
+// Match reports whether path, as the kernel wrote it, is of one of the patterns.
+func (l Globs) Match(path []byte) bool {
+	return slices.ContainsFunc(l, func(g glob) bool { return g.match(path) })
+}

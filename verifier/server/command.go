@@ -15,8 +15,15 @@ import (
 
 	"virt-attest/internal/journal"
 	"virt-attest/internal/version"
+	"virt-attest/verifier/server/config"
 	"virt-attest/verifier/store"
 )
+
+// Config is the Verifier's configuration.
+type Config = config.Config
+
+// Defaults is the configuration of an empty file.
+func Defaults() Config { return config.Defaults() }
 
 // The exit codes of Command.
 const (
@@ -31,7 +38,7 @@ const (
 func Command(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	flags := flag.NewFlagSet("virt-attest-verifierd", flag.ContinueOnError)
 	flags.SetOutput(stderr)
-	path := flags.String("config", DefaultConfig, "configuration `FILE`")
+	path := flags.String("config", config.DefaultPath, "configuration `FILE`")
 	check := flags.Bool("check", false, "check the configuration and exit")
 	verbose := flags.Bool("v", false, "tell more of what happens")
 	show := flags.Bool("version", false, "show the version and exit")
@@ -57,7 +64,7 @@ func Command(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		_, _ = fmt.Fprintln(stdout, "virt-attest-verifierd", version.Version)
 		return exitOK
 	}
-	conf, err := LoadConfig(*path)
+	conf, err := config.Load(*path)
 	if err != nil {
 		say("%v", err)
 		return exitConfig
@@ -74,6 +81,7 @@ func Command(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		}
 		return exitOK
 	}
+	defer watchdog(ctx, conf.Listen.Unix, log)()
 	err = Start(ctx, conf, log, func() {
 		log.Info("serving", "version", version.Version, "unix", conf.Listen.Unix, "tls", conf.Listen.TLS, "web", conf.Listen.Web)
 		_, _ = daemon.SdNotify(false, daemon.SdNotifyReady)

@@ -286,6 +286,19 @@ func (s *Server) putSettings(c *call, in *putSettingsIn) error {
 	return s.svc.PutSettings(c.r.Context(), c.who.caller(), in.ID, in.Body)
 }
 
+type suspendIn struct {
+	byID
+	Body api.SuspendRequest
+}
+
+func (s *Server) suspend(c *call, in *suspendIn) (*api.Suspension, error) {
+	return s.svc.Suspend(c.r.Context(), c.who.caller(), in.ID, in.Body)
+}
+
+func (s *Server) resume(c *call, in *byID) error {
+	return s.svc.Resume(c.r.Context(), c.who.caller(), in.ID)
+}
+
 type assignIn struct {
 	byID
 	Body api.Assign

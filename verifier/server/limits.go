@@ -29,7 +29,6 @@ const (
 	maxParameter  = 1024 // bytes of a parameter or a segment of a path
 	maxPath       = 4096 // bytes
 	reloadDelay   = 200 * time.Millisecond
-	maxConfig     = 1 << 20 // the configuration file, bytes
 
 	maxEnrolments   = 10000
 	maxStatsSeconds = 366 * 24 * 3600
@@ -57,5 +56,4 @@ const (
 	repeatTime = 10 * time.Minute // that an Idempotency-Key is remembered
 	maxRepeats = 4096
 	maxKey     = 128 // characters
-	maxIssuer  = 256 // bytes of the name in tokens
 )

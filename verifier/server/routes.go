@@ -71,6 +71,8 @@ func (s *Server) machineRoutes() []route {
 
 		{pattern: "GET /api/v1/machines/{id}/settings", access: viewers, about: "Policy, reference values and tenant", operation: own(api.TypeJSON, s.settings).with(api.Settings{})},
 		{pattern: "PUT /api/v1/machines/{id}/settings", access: operators, body: api.MaxRequest, about: "Set policy, reference values and tenant", operation: do(s.putSettings)},
+		{pattern: "PUT /api/v1/machines/{id}/suspension", access: operators, whole: true, body: api.MaxRequest, about: "Take a machine out of the schedule", operation: ask(s.suspend)},
+		{pattern: "DELETE /api/v1/machines/{id}/suspension", access: operators, whole: true, about: "Put it back into the schedule", operation: do(s.resume)},
 		{pattern: "PUT /api/v1/machines/{id}/rim", access: operators, body: api.MaxRequest, about: "Set the reference values alone", operation: do(s.assign)},
 		{pattern: "GET /api/v1/machines/{id}/history", access: viewers, about: "Changes of the verdict, newest first", operation: ask(s.history)},
 		{pattern: "GET /api/v1/machines/{id}/reports", access: viewers, about: "Reports, newest first", operation: ask(s.reports)},

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"virt-attest/verifier/api"
+	"virt-attest/verifier/server/config"
 )
 
 // Backend is what a Server serves.
@@ -92,7 +93,7 @@ func (s *Server) listen(ctx context.Context) error {
 		}
 		s.unix = limit(u, l.Connections, 0)
 	}
-	if l.TLS != "" || l.Web != "" && !plain(l.Web) {
+	if l.TLS != "" || l.Web != "" && !config.Plain(l.Web) {
 		var err error
 		if s.pki, err = newPKI(s.conf.TLS.CA, s.conf.TLS.Cert, s.conf.TLS.Key, s.log); err != nil {
 			return err
@@ -112,12 +113,6 @@ func (s *Server) listen(ctx context.Context) error {
 		*x.into = limit(t, l.Connections, l.PerAddress)
 	}
 	return nil
-}
-
-// plain reports whether an address is of this machine only, so that it needs no TLS.
-func plain(address string) bool {
-	host, _, err := net.SplitHostPort(address)
-	return err == nil && api.Loopback(host)
 }
 
 // WebAddr is where people, browsers and programs with a token are served, or nil.
@@ -193,7 +188,7 @@ func (s *Server) Run(ctx context.Context) error {
 
 // webTLS is how listen.web is secured; nil: it is on this machine only.
 func (s *Server) webTLS() *tls.Config {
-	if plain(s.conf.Listen.Web) {
+	if config.Plain(s.conf.Listen.Web) {
 		return nil
 	}
 	return s.pki.config(false)

@@ -50,7 +50,7 @@ func serve(t testing.TB, opts server.Options, change ...func(*server.Config)) *s
 	for _, f := range change {
 		f(&conf)
 	}
-	must(t, conf.Check())
+	good(t, &conf)
 	s := &served{t: t, fake: apitest.New(time.Now()), log: &syncBuffer{}, unix: conf.Listen.Unix}
 	s.srv, err = server.New(t.Context(), conf, backend{s.fake}, opts, slog.New(slog.NewTextHandler(s.log, nil)))
 	must(t, err)

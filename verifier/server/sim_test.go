@@ -79,7 +79,7 @@ func newVerifier(t testing.TB, change ...func(*server.Config)) *verifier {
 	for _, f := range change {
 		f(&v.conf)
 	}
-	must(t, v.conf.Check())
+	good(t, &v.conf)
 	v.Client, err = api.NewClient("unix://"+v.conf.Listen.Unix, api.TLS{})
 	must(t, err)
 	t.Cleanup(v.Close)

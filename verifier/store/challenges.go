@@ -253,6 +253,13 @@ func (s *Store) Activation(ctx context.Context, nonce attest.Nonce) (items []byt
 	return items, err
 }
 
+// Underway gives the challenges to a host that were made since, and that have neither a report nor run out, newest first.
+func (s *Store) Underway(ctx context.Context, host string, since, now time.Time) (all []OpenChallenge, err error) {
+	all, err = listOf(ctx, s, scanOpen, `SELECT `+openColumns+` FROM challenges WHERE done = 0 AND host = $1 AND created >= $2 AND not_after > $3
+		ORDER BY created DESC, nonce`, host, millis(since), millis(now))
+	return all, err
+}
+
 // CountHost counts the challenges of a host that are not done.
 func (s *Store) CountHost(ctx context.Context, host string) (n int, err error) {
 	err = s.one(ctx, opTimeout, `SELECT COUNT(*) FROM challenges WHERE done = 0 AND host = $1`, []any{host}, &n)

@@ -224,7 +224,7 @@ func (s *Store) DeleteHost(ctx context.Context, id string, by Trail) error {
 		return t.run(id, `DELETE FROM evidence WHERE report IN (SELECT id FROM reports WHERE host = $1)`, `DELETE FROM evidence WHERE report IN (SELECT nonce FROM challenges WHERE host = $1)`,
 			`DELETE FROM claims WHERE host = $1`, `DELETE FROM results WHERE host = $1`, `DELETE FROM alerts WHERE host = $1`,
 			`DELETE FROM reports WHERE host = $1`, `DELETE FROM challenges WHERE host = $1`, `DELETE FROM machines WHERE machine = $1`,
-			`DELETE FROM settings WHERE machine = $1`, `DELETE FROM machine_rims WHERE machine = $1`, `DELETE FROM presence WHERE host = $1`,
+			`DELETE FROM settings WHERE machine = $1`, `DELETE FROM suspensions WHERE machine = $1`, `DELETE FROM machine_rims WHERE machine = $1`, `DELETE FROM presence WHERE host = $1`,
 			`DELETE FROM ima WHERE machine = $1`, `DELETE FROM boot_logs WHERE machine = $1`, `UPDATE vtpms SET host = '' WHERE host = $1`)
 	})
 }

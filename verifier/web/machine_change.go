@@ -79,6 +79,38 @@ func (c *call) putSettings() error {
 	return c.see(d.Path() + "/settings?done=saved")
 }
 
+// suspend takes a machine out of the schedule, for some hours or until it is resumed.
+func (c *call) suspend() error {
+	d, err := c.findMachine()
+	if err != nil {
+		return err
+	}
+	r := api.SuspendRequest{Reason: c.r.PostFormValue("reason")}
+	if s := c.r.PostFormValue("hours"); s != "" {
+		hours, err := strconv.ParseFloat(s, 64)
+		if err != nil {
+			return api.NewProblem(http.StatusBadRequest, "hours are a number")
+		}
+		r.Seconds = hours * 3600
+	}
+	if _, err := c.svc.Suspend(c.r.Context(), c.who, d.ID, r); err != nil {
+		return err
+	}
+	return c.see(d.Path() + "/settings?done=suspended")
+}
+
+// resume puts a machine back into the schedule.
+func (c *call) resume() error {
+	d, err := c.findMachine()
+	if err != nil {
+		return err
+	}
+	if err := c.svc.Resume(c.r.Context(), c.who, d.ID); err != nil {
+		return err
+	}
+	return c.see(d.Path() + "/settings?done=resumed")
+}
+
 // accept makes a draft of reference values that allow what a machine showed; its page shows the difference.
 func (c *call) accept() error {
 	rim := c.r.PostFormValue("rim")

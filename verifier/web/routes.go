@@ -92,6 +92,8 @@ func (u *ui) machineRoutes() []route {
 			route{"GET /" + kind + "/{id}/{tab}", viewers, (*call).machine, 0},
 			route{"POST /" + kind + "/{id}/attest", attesters, (*call).attestOne, 0},
 			route{"POST /" + kind + "/{id}/settings", operators, (*call).putSettings, 0},
+			route{"POST /" + kind + "/{id}/suspend", operators, (*call).suspend, 0},
+			route{"POST /" + kind + "/{id}/resume", operators, (*call).resume, 0},
 			route{"POST /" + kind + "/{id}/delete", operators, (*call).deleteMachine, 0})
 	}
 	return rts

@@ -74,6 +74,10 @@ func notices(key string) string {
 		return "It is gone."
 	case "saved":
 		return "Saved."
+	case "suspended":
+		return "It is not attested by schedule until it is resumed."
+	case "resumed":
+		return "It is attested by schedule again."
 	case "acked":
 		return "The alert is acknowledged."
 	case "activated":

@@ -298,6 +298,43 @@ func (f *Fake) Settings(_ context.Context, who api.Caller, machine string) (*api
 	return &s, nil
 }
 
+// Suspend takes a machine out of the schedule.
+func (f *Fake) Suspend(_ context.Context, who api.Caller, machine string, r api.SuspendRequest) (*api.Suspension, error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	id, _, err := f.machine(who, machine)
+	if err != nil {
+		return nil, err
+	}
+	v := &api.Suspension{By: who.Name, Reason: r.Reason, Since: f.Now()}
+	if r.Seconds > 0 {
+		v.Until = v.Since.Add(time.Duration(r.Seconds * float64(time.Second)))
+	}
+	s := f.settings[id]
+	s.Suspended = v
+	f.settings[id] = s
+	f.record(who, "machine.suspend", id)
+	return v, nil
+}
+
+// Resume puts it back.
+func (f *Fake) Resume(_ context.Context, who api.Caller, machine string) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	id, _, err := f.machine(who, machine)
+	if err != nil {
+		return err
+	}
+	s := f.settings[id]
+	if s.Suspended == nil {
+		return api.NewProblem(http.StatusConflict, "machine %s is not suspended", id)
+	}
+	s.Suspended = nil
+	f.settings[id] = s
+	f.record(who, "machine.resume", id)
+	return nil
+}
+
 // PutSettings changes a machine's settings.
 func (f *Fake) PutSettings(_ context.Context, who api.Caller, machine string, s api.Settings) error {
 	f.mu.Lock()
@@ -317,6 +354,7 @@ func (f *Fake) PutSettings(_ context.Context, who api.Caller, machine string, s 
 	if who.Tenant != "" {
 		s.Tenant = who.Tenant
 	}
+	s.Suspended = f.settings[id].Suspended
 	f.settings[id] = s
 	if res.UUID != (attest.UUID{}) {
 		f.tenants[res.UUID] = s.Tenant

@@ -1,11 +1,10 @@
 // Package config is hostd's configuration: /etc/virt-attest/host.toml (virt-attest-host.toml(5)).
 //
-// Every key is optional. An unknown key is an error with its line, and so is every value that
-// makes no sense; all of them are reported at once. Watch tells when a file has changed.
+// Every key is optional; package conf tells how it is read and what is said of mistakes. Watch tells when a
+// file has changed.
 package config
 
 import (
-	"bytes"
 	"errors"
 	"fmt"
 	"io"
@@ -14,12 +13,12 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strconv"
 	"strings"
 	"time"
 
-	"github.com/pelletier/go-toml/v2"
-
 	"virt-attest/attest"
+	"virt-attest/internal/conf"
 )
 
 // DefaultPath is where hostd looks for its configuration.
@@ -28,8 +27,7 @@ const DefaultPath = "/etc/virt-attest/host.toml"
 const defaultTPM = "/dev/tpmrm0"
 
 const (
-	maxFile    = 64 << 10 // bytes of a configuration file
-	maxToken   = 256      // bytes of an enrolment token
+	maxToken   = 256 // bytes of an enrolment token
 	minTimeout = 100 * time.Millisecond
 	maxTimeout = 60 * time.Second
 
@@ -46,6 +44,7 @@ type Config struct {
 	VMs      VMs      `toml:"vms"`
 	Paths    Paths    `toml:"paths"`
 	Enforce  Enforce  `toml:"enforce"`
+	Custody  Custody  `toml:"custody"`
 }
 
 // Verifier says where the Verifier is and how to speak to it. CA, Cert and Key are PEM files, used with https.
@@ -60,7 +59,7 @@ type Verifier struct {
 
 // TPM says which TPM is the host's and what it quotes. Socket excludes Device.
 type TPM struct {
-	Device string    `toml:"device"` // character device with a resource manager; /dev/tpmrm0 if there is no socket either
+	Device string    `toml:"device"` // character device with a resource manager; "" where Socket is given
 	Socket string    `toml:"socket"` // unix socket of a software TPM, for tests
 	PCRs   Selection `toml:"pcrs"`
 }
@@ -79,8 +78,14 @@ type Libvirt struct {
 
 // VMs says what is asked of VMs and how long.
 type VMs struct {
-	PCRs    Selection `toml:"pcrs"`    // that a vTPM quotes
-	Timeout Duration  `toml:"timeout"` // for a VM's quote or vPCRs
+	PCRs    Selection     `toml:"pcrs"`    // that a vTPM quotes
+	Timeout conf.Duration `toml:"timeout"` // for a VM's quote or vPCRs
+}
+
+// Custody says how virt-attest custody seals the secret of this host's vTPMs. hostd itself has nothing to do with it.
+type Custody struct {
+	PCRs     Selection `toml:"pcrs"`
+	Recovery string    `toml:"recovery"` // public recovery key, age1…
 }
 
 // Enforce says what may be done to VMs at all by the Verifier's policies.
@@ -100,10 +105,10 @@ type Paths struct {
 	State string `toml:"state"` // what hostd itself remembers
 }
 
-// defaults is what an empty file says. The selection sha256:0-10 is firmware, boot loader,
+// Defaults is what an empty file says. The selection sha256:0-10 is firmware, boot loader,
 // kernel and IMA: what the boot log and the IMA log explain. SHA-1 is trusted for nothing, a
 // second strong bank would say the same again, and PCRs from 11 on mean something else on every system.
-func defaults() *Config {
+func Defaults() *Config {
 	all := Selection{{Alg: attest.SHA256, PCRs: []uint8{0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10}}}
 	name, err := os.Hostname()
 	if err != nil {
@@ -115,120 +120,107 @@ func defaults() *Config {
 			URL: "unix:///run/virt-attest-verifier/api.sock", CA: "/etc/pki/virt-attest/cacert.pem",
 			Cert: "/etc/pki/virt-attest/clientcert.pem", Key: "/etc/pki/virt-attest/private/clientkey.pem",
 		},
-		TPM: TPM{PCRs: all},
+		TPM: TPM{Device: defaultTPM, PCRs: all},
 		Logs: Logs{
 			IMA: "/sys/kernel/security/ima/binary_runtime_measurements", Boot: "/sys/kernel/security/tpm0/binary_bios_measurements",
 			BootID: "/proc/sys/kernel/random/boot_id",
 		},
 		Libvirt: Libvirt{URI: "qemu:///system"},
-		VMs:     VMs{PCRs: all, Timeout: Duration(5 * time.Second)},
+		VMs:     VMs{PCRs: all, Timeout: conf.Duration(5 * time.Second)},
+		// The state of Secure Boot and its keys: what changes with an attacker's boot and not with each update.
+		Custody: Custody{PCRs: Selection{{Alg: attest.SHA256, PCRs: []uint8{7}}}},
 		Paths:   Paths{Run: "/run/virt-attest", Store: "/var/lib/virt-attest/store", State: "/var/lib/virt-attest/hostd"},
 		Enforce: Enforce{PerMinute: 10},
 	}
 }
 
-// Load reads the file at path. If DefaultPath does not exist, it is an empty file; a file that was
+// Source says where the configuration is. If DefaultPath does not exist, it is an empty file; a file that was
 // asked for must be there.
+func Source(path string) conf.Source { return conf.Default("host", path) }
+
+// Load reads the configuration: the file at path, its drop-ins and the environment.
 func Load(path string) (*Config, error) {
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) && path == DefaultPath {
-		return Parse(nil)
-	}
-	if err != nil {
+	c := Defaults()
+	if _, err := conf.Load(Source(path), c); err != nil {
 		return nil, err
 	}
-	defer func() { _ = f.Close() }()
-	b, err := io.ReadAll(io.LimitReader(f, maxFile+1))
-	if err != nil {
-		return nil, err
-	}
-	if len(b) > maxFile {
-		return nil, fmt.Errorf("%s: over %d bytes", path, maxFile)
-	}
-	c, err := Parse(b)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	return c, nil
+	return c.complete(), nil
 }
 
 // Parse reads a configuration's text.
 func Parse(b []byte) (*Config, error) {
-	c := defaults()
-	dec := toml.NewDecoder(bytes.NewReader(b)).DisallowUnknownFields()
-	if err := dec.Decode(c); err != nil {
-		var strict *toml.StrictMissingError
-		var syntax *toml.DecodeError
-		switch {
-		case errors.As(err, &strict):
-			return nil, fmt.Errorf("unknown key:\n%s", strict.String())
-		case errors.As(err, &syntax):
-			return nil, fmt.Errorf("%w:\n%s", err, syntax.String())
-		}
+	c := Defaults()
+	if _, err := conf.Parse("host.toml", b, c); err != nil {
 		return nil, err
 	}
-	if c.TPM.Device == "" && c.TPM.Socket == "" {
-		c.TPM.Device = defaultTPM
-	}
-	return c, c.check()
+	return c.complete(), nil
 }
 
-func (c *Config) check() error {
-	var errs []error
-	bad := func(key, format string, args ...any) {
-		errs = append(errs, fmt.Errorf(key+": "+format, args...))
+// complete settles what depends on other keys.
+func (c *Config) complete() *Config {
+	if c.TPM.Socket != "" {
+		c.TPM.Device = ""
 	}
+	return c
+}
+
+// Check names every value that makes no sense (conf.Checked).
+func (c *Config) Check(wrong func(key, format string, args ...any)) {
 	if c.Name == "" || len(c.Name) > attest.MaxText || strings.ContainsFunc(c.Name, func(r rune) bool { return r < ' ' }) {
-		bad("name", "1 to %d printable characters", attest.MaxText)
+		wrong("name", "1 to %d printable characters", attest.MaxText)
 	}
-	if err := c.Verifier.check(); err != nil {
-		bad("verifier", "%w", err)
+	c.Verifier.check(wrong)
+	if c.TPM.Device != defaultTPM && c.TPM.Socket != "" {
+		wrong("tpm.socket", "give either device or socket")
 	}
-	if c.TPM.Device != "" && c.TPM.Socket != "" {
-		bad("tpm", "give either device or socket")
-	}
-	for key, path := range map[string]string{
-		"tpm.device": c.TPM.Device, "tpm.socket": c.TPM.Socket, "logs.ima": c.Logs.IMA, "logs.boot": c.Logs.Boot,
-		"logs.boot_id": c.Logs.BootID, "paths.run": c.Paths.Run, "paths.store": c.Paths.Store, "paths.state": c.Paths.State, "verifier.enrol_token": c.Verifier.EnrolToken,
+	for _, p := range [][2]string{
+		{"tpm.device", c.TPM.Device}, {"tpm.socket", c.TPM.Socket}, {"logs.ima", c.Logs.IMA}, {"logs.boot", c.Logs.Boot},
+		{"logs.boot_id", c.Logs.BootID}, {"paths.run", c.Paths.Run}, {"paths.store", c.Paths.Store}, {"paths.state", c.Paths.State}, {"verifier.enrol_token", c.Verifier.EnrolToken},
 	} {
-		if path != "" && !filepath.IsAbs(path) {
-			bad(key, "%q is not an absolute path", path)
+		if p[1] != "" && !filepath.IsAbs(p[1]) {
+			wrong(p[0], "%q is not an absolute path", p[1])
 		}
 	}
-	if c.Paths.Run == "" || c.Paths.Store == "" || c.Paths.State == "" {
-		bad("paths", "run, store and state are needed")
+	if c.TPM.Device == "" && c.TPM.Socket == "" {
+		wrong("tpm.device", "there is no TPM without device or socket")
 	}
+	if r := c.Custody.Recovery; r != "" && (!strings.HasPrefix(r, "age1") || len(r) > 4096) {
+		wrong("custody.recovery", "not a public recovery key (age1…)")
+	}
+	if c.Paths.Run == "" || c.Paths.Store == "" || c.Paths.State == "" {
+		wrong("paths", "run, store and state are needed")
+	}
+	c.checkEnforce(wrong)
+	if t := time.Duration(c.VMs.Timeout); t < minTimeout || t > maxTimeout {
+		wrong("vms.timeout", "%v is not between %v and %v", t, minTimeout, maxTimeout)
+	}
+}
+
+func (c *Config) checkEnforce(wrong func(key, format string, args ...any)) {
 	for _, a := range c.Enforce.Allow {
 		if !slices.Contains(Actions(), a) {
-			bad("enforce.allow", "%q is not one of %s", a, strings.Join(Actions(), ", "))
+			wrong("enforce.allow", "%q is not one of %s", a, strings.Join(Actions(), ", "))
 		}
 	}
 	if n := c.Enforce.PerMinute; n < 1 || n > maxPerMinute {
-		bad("enforce.per_minute", "%d is not from 1 to %d", n, maxPerMinute)
+		wrong("enforce.per_minute", "%d is not from 1 to %d", n, maxPerMinute)
 	}
 	if len(c.Enforce.Allow) > 0 && c.Libvirt.URI == "none" {
-		bad("enforce.allow", "without libvirt nothing can be done to VMs")
+		wrong("enforce.allow", "without libvirt nothing can be done to VMs")
 	}
-	if t := time.Duration(c.VMs.Timeout); t < minTimeout || t > maxTimeout {
-		bad("vms.timeout", "%v is not between %v and %v", t, minTimeout, maxTimeout)
-	}
-	return errors.Join(errs...)
 }
 
-func (v Verifier) check() error {
+func (v Verifier) check(wrong func(key, format string, args ...any)) {
 	u, err := url.Parse(v.URL)
 	switch {
-	case err != nil:
-		return err
-	case u.Scheme == "unix" && u.Host == "" && filepath.IsAbs(u.Path):
-		return nil
-	case u.Scheme == "https" && u.Host != "":
+	case err == nil && u.Scheme == "unix" && u.Host == "" && filepath.IsAbs(u.Path):
+	case err == nil && u.Scheme == "https" && u.Host != "":
 		if v.CA == "" || v.Cert == "" || v.Key == "" {
-			return errors.New("https needs ca, cert and key")
+			wrong("verifier", "https needs ca, cert and key")
 		}
-		return nil
+	default:
+		wrong("verifier.url", "%q is neither unix:///PATH nor https://HOST[:PORT]", v.URL)
 	}
-	return fmt.Errorf("url: %q is neither unix:///PATH nor https://HOST[:PORT]", v.URL)
 }
 
 // Files are the certificate files that the Verifier's URL needs.
@@ -237,16 +229,6 @@ func (v Verifier) Files() []string {
 		return nil
 	}
 	return []string{v.CA, v.Cert, v.Key}
-}
-
-// Duration is a time.Duration in its text form ("5s").
-type Duration time.Duration
-
-// UnmarshalText reads what time.ParseDuration reads.
-func (d *Duration) UnmarshalText(b []byte) error {
-	v, err := time.ParseDuration(string(b))
-	*d = Duration(v)
-	return err
 }
 
 // Selection is a list of PCRs by bank in tpm2-tools' habit: "sha256:0-10", "sha256:0,2,7+sha384:10".
@@ -273,6 +255,32 @@ func (s *Selection) UnmarshalText(b []byte) error {
 		*s = append(*s, attest.PCRSelection{Alg: alg, PCRs: pcrs})
 	}
 	return nil
+}
+
+// MarshalText writes what UnmarshalText reads.
+func (s Selection) MarshalText() ([]byte, error) {
+	var banks []string
+	for _, b := range s {
+		banks = append(banks, b.Alg.String()+":"+ranges(b.PCRs))
+	}
+	return []byte(strings.Join(banks, "+")), nil
+}
+
+// ranges writes ascending numbers as "0-4,7".
+func ranges(pcrs []uint8) string {
+	var parts []string
+	for i := 0; i < len(pcrs); {
+		j := i
+		for j+1 < len(pcrs) && pcrs[j+1] == pcrs[j]+1 {
+			j++
+		}
+		part := strconv.Itoa(int(pcrs[i]))
+		if j > i {
+			part += "-" + strconv.Itoa(int(pcrs[j]))
+		}
+		parts, i = append(parts, part), j+1
+	}
+	return strings.Join(parts, ",")
 }
 
 // ReadToken reads a one-time enrolment token. A file that is not there means that there is none: a token

@@ -11,6 +11,7 @@ import (
 	"time"
 
 	"virt-attest/attest"
+	"virt-attest/internal/conf"
 	"virt-attest/verifier/host/config"
 )
 
@@ -58,6 +59,9 @@ state = "/t"
 allow = ["pause", "start-gate"]
 per_minute = 3
 hold_unknown = true
+[custody]
+pcrs = "sha256:0,7"
+recovery = "age1x"
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -68,8 +72,9 @@ hold_unknown = true
 			{Alg: attest.SHA256, PCRs: []uint8{0, 2, 3, 4, 10}}, {Alg: attest.SHA384, PCRs: []uint8{7}}}},
 		Logs:    config.Logs{IMA: "/l/ima", Boot: "/l/boot", BootID: "/l/id"},
 		Libvirt: config.Libvirt{URI: "qemu:///embed"},
-		VMs:     config.VMs{PCRs: config.Selection{{Alg: attest.SHA256, PCRs: []uint8{10}}}, Timeout: config.Duration(2 * time.Second)},
+		VMs:     config.VMs{PCRs: config.Selection{{Alg: attest.SHA256, PCRs: []uint8{10}}}, Timeout: conf.Duration(2 * time.Second)},
 		Paths:   config.Paths{Run: "/r", Store: "/s", State: "/t"},
+		Custody: config.Custody{PCRs: config.Selection{{Alg: attest.SHA256, PCRs: []uint8{0, 7}}}, Recovery: "age1x"},
 		Enforce: config.Enforce{Allow: []string{"pause", "start-gate"}, PerMinute: 3, HoldUnknown: true},
 	}
 	if !reflect.DeepEqual(c, want) {
@@ -103,7 +108,7 @@ func TestParse_refuses_mistakes_and_names_them(t *testing.T) {
 		}
 	}
 	_, err := config.Parse([]byte("name=''\n[vms]\ntimeout='0s'\n[logs]\nima='x'"))
-	if n := strings.Count(err.Error(), "\n") + 1; n != 3 {
+	if n := strings.Count(err.Error(), "host.toml:"); n != 3 {
 		t.Errorf("three mistakes, reported: %v", err)
 	}
 }
@@ -130,7 +135,9 @@ func TestWatch_sees_files_written_renamed_over_and_made_later(t *testing.T) {
 	write(file, "a")
 	ctx, cancel := context.WithCancel(t.Context())
 	changes, done := make(chan struct{}, 8), make(chan error, 1)
-	go func() { done <- config.Watch(ctx, []string{file, later}, func() { changes <- struct{}{} }) }()
+	go func() {
+		done <- config.Watch(ctx, func() []string { return []string{file, later} }, func() { changes <- struct{}{} })
+	}()
 	expect := func(what string) {
 		t.Helper()
 		select {
@@ -158,6 +165,31 @@ func TestWatch_sees_files_written_renamed_over_and_made_later(t *testing.T) {
 	case <-changes:
 		t.Error("the same content counts as a change")
 	case <-time.After(400 * time.Millisecond):
+	}
+	cancel()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+func TestWatch_sees_a_drop_in_that_is_added_later(t *testing.T) {
+	dir := t.TempDir()
+	src := config.Source(filepath.Join(dir, "host.toml"))
+	ctx, cancel := context.WithCancel(t.Context())
+	changes, done := make(chan struct{}, 8), make(chan error, 1)
+	go func() { done <- config.Watch(ctx, src.Watched, func() { changes <- struct{}{} }) }()
+	time.Sleep(20 * time.Millisecond)
+	if err := os.Mkdir(src.Path+".d", 0o755); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(300 * time.Millisecond)
+	if err := os.WriteFile(filepath.Join(src.Path+".d", "10-name.toml"), []byte("name = 'x'"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	select {
+	case <-changes:
+	case <-time.After(5 * time.Second):
+		t.Error("not seen")
 	}
 	cancel()
 	if err := <-done; err != nil {

@@ -20,18 +20,19 @@ const settle = 200 * time.Millisecond
 
 // Watch calls changed, from its own goroutine, whenever the content of one of the files has changed,
 // until ctx ends. The directories are watched, not the files, so that renames and swapped links
-// are seen. A directory that does not exist yet is found when it appears beside an existing one.
-func Watch(ctx context.Context, files []string, changed func()) error {
+// are seen. A directory that does not exist yet is found when it appears beside an existing one. files is asked anew each
+// time, and may name a pattern to have its directory watched.
+func Watch(ctx context.Context, files func() []string, changed func()) error {
 	w, err := fsnotify.NewWatcher()
 	if err != nil {
 		return err
 	}
 	defer func() { _ = w.Close() }()
-	watchDirs(w, files)
-	last := sums(files)
+	watchDirs(w, files())
+	last := sums(files())
 	return dirwatch.Follow(ctx, w, settle, func(error) {
-		watchDirs(w, files)
-		if now := sums(files); !maps.Equal(now, last) {
+		watchDirs(w, files())
+		if now := sums(files()); !maps.Equal(now, last) {
 			last = now
 			changed()
 		}

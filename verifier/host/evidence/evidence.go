@@ -28,6 +28,7 @@ type Sidecar interface {
 	Info(context.Context) (*sidecarproto.Info, error)
 	EK(context.Context) (*sidecarproto.EK, error)
 	PCRs(context.Context) (*sidecarproto.PCRs, error)
+	Software(context.Context) (*sidecarproto.Software, error)
 	Expect(ctx context.Context, extra []byte, keep time.Duration) error
 	Agent(ctx context.Context, op uint8, in, out any) error
 	Close()
@@ -51,7 +52,8 @@ type identity struct {
 	epoch      uint64
 	ek, ekCert []byte
 	ekName     attest.Name
-	ak         []byte // as the agent gave it; nil: not asked yet
+	ak         []byte            // as the agent gave it; nil: not asked yet
+	software   []attest.Software // swtpm and libtpms, once all are known
 	agent      attest.AgentInfo
 	agentAt    time.Time
 }
@@ -98,19 +100,48 @@ func (a *Answer) bind(ctx context.Context) {
 	short, cancel := context.WithTimeout(ctx, a.c.Timeout)
 	defer cancel()
 	if err := a.connect(short); err != nil {
-		a.fail(attest.VMNoTPM, err)
+		a.fail(statusOf(err), err)
 		return
 	}
 	if a.c.Held != nil && a.c.Held(a.VM.UUID) {
 		a.fail(attest.VMHeld, errors.New("it is paused because of an earlier verdict"))
 		return
 	}
+	epoch := a.VM.Epoch
 	if a.ch.Scheme != attest.SchemeHYPA {
 		a.sepa(short)
+		a.again(short, epoch)
 		return
 	}
-	if a.hypa(short); a.VM.Status == attest.VMQuoted {
+	a.hypa(short)
+	if a.again(short, epoch); a.VM.Status == attest.VMQuoted {
 		a.imaLog(ctx)
+	}
+}
+
+// rolledBack is why a vTPM runs with an earlier state than the last one that its store saw.
+type rolledBack string
+
+func (r rolledBack) Error() string { return string(r) }
+
+func statusOf(err error) attest.VMStatus {
+	if errors.As(err, new(rolledBack)) {
+		return attest.VMRolledBack
+	}
+	return attest.VMNoTPM
+}
+
+// again looks once more whether an earlier state was restored, where the vTPM was powered on while it was asked.
+func (a *Answer) again(ctx context.Context, epoch uint64) {
+	if a.VM.Status != attest.VMQuoted || a.VM.Epoch == epoch {
+		return
+	}
+	info, err := a.conn.Info(ctx)
+	if err == nil && info.RolledBack != "" {
+		err = rolledBack(info.RolledBack)
+	}
+	if err != nil {
+		a.fail(statusOf(err), err)
 	}
 }
 
@@ -128,11 +159,12 @@ func (a *Answer) Logs(ctx context.Context) {
 		a.bootLog(ctx)
 	}
 	a.about(ctx)
+	a.software(ctx)
 	a.conn.Close()
 	a.conn = nil
 	a.c.remember(a.VM.UUID, a.id)
 	if err := a.VM.Check(); err != nil { // none of these is under the host's quote
-		a.VM.BootLog, a.VM.Agent = nil, attest.AgentInfo{}
+		a.VM.BootLog, a.VM.Agent, a.VM.Software = nil, attest.AgentInfo{}, nil
 		if a.ch.Scheme != attest.SchemeHYPA {
 			a.VM.IMA = attest.LogSegment{}
 		}
@@ -175,6 +207,9 @@ func (a *Answer) connect(ctx context.Context) (err error) {
 	a.VM.Epoch = info.Epoch
 	if info.VTPM != sidecarproto.VTPMRunning && info.VTPM != sidecarproto.VTPMDown {
 		return fmt.Errorf("its vTPM is not running (%s)", attest.Clean(string(info.VTPM)))
+	}
+	if info.RolledBack != "" {
+		return rolledBack(info.RolledBack)
 	}
 	if a.id = a.c.recall(a.VM.UUID); a.id.epoch != info.Epoch || a.id.ek == nil {
 		if err := a.readEK(ctx, info.Epoch); err != nil {

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -377,6 +378,55 @@ func TestBinding_names_the_epoch_of_the_quote(t *testing.T) {
 	}
 }
 
+// An earlier state that was restored is signed as such, by every scheme, until the next start.
+func TestBinding_says_of_a_VM_that_an_earlier_state_of_it_was_restored(t *testing.T) {
+	h := hosttest.New(t)
+	vms := h.StartVMs(t, 2)
+	w := vms[0].Writer
+	state := attest.Digest{1}
+	if err := errors.Join(w.Taken(state), w.Used()); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []attest.VMStatus{attest.VMRolledBack, attest.VMQuoted} {
+		cause := "reset"
+		if want == attest.VMRolledBack {
+			cause = w.Restoring(state)
+		}
+		if _, err := w.PowerOn(cause); err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range []attest.Scheme{attest.SchemeSEPA, attest.SchemeHYPA} {
+			vm, l := ask(t, h, h.Challenge(t, s), vms)
+			if rolled := errors.Is(l.LinkErr, &link.Error{Kind: link.KindRollback}); vm.Status != want || rolled != (want == attest.VMRolledBack) {
+				t.Errorf("%v after %s: status %d, %v", s, cause, vm.Status, l.LinkErr)
+			}
+		}
+	}
+}
+
+// The state may be brought back while the VM is being asked: the same process of QEMU's can load a snapshot.
+func TestBinding_notices_an_earlier_state_that_is_restored_meanwhile(t *testing.T) {
+	h := hosttest.New(t)
+	vms := h.StartVMs(t, 1)
+	w := vms[0].Writer
+	state := attest.Digest{1}
+	if err := errors.Join(w.Taken(state), w.Used()); err != nil {
+		t.Fatal(err)
+	}
+	revert := func() error { _, err := w.PowerOn(w.Restoring(state)); return err }
+	vms[0].Do(func(v *hosttest.VM) {
+		v.Agent = replaced(v, agentproto.OpQuote, func(p []byte) ([]byte, error) {
+			if err := revert(); err != nil {
+				return nil, err
+			}
+			return v.HonestAgent(t.Context(), agentproto.OpQuote, p)
+		})
+	})
+	if vm, _ := ask(t, h, h.Challenge(t, attest.SchemeSEPA), vms); vm.Status != attest.VMRolledBack {
+		t.Errorf("SEPA: status %d: %s", vm.Status, vm.Problem)
+	}
+}
+
 func TestBinding_never_names_a_key_that_is_unfit(t *testing.T) {
 	h := hosttest.New(t)
 	vms := h.StartVMs(t, 1)
@@ -389,5 +439,57 @@ func TestBinding_never_names_a_key_that_is_unfit(t *testing.T) {
 	var q *quote.Error
 	if vm.AKName != nil || !errors.As(l.QuoteErr, &q) || q.Kind != quote.KindAK {
 		t.Errorf("AK name %v, %v", vm.AKName, l.QuoteErr)
+	}
+}
+
+// The sidecar knows which swtpm runs. It is asked once for each power-on, for the answer costs a process.
+func TestLogs_name_what_serves_the_VM_and_ask_again_only_after_a_power_on(t *testing.T) {
+	h := hosttest.New(t)
+	vms := h.StartVMs(t, 1)
+	answered := 0
+	says := func(s *sidecarproto.Software) {
+		vms[0].Do(func(v *hosttest.VM) {
+			v.Software = s
+			v.Sidecar = func(ctx context.Context, op uint8, payload []byte) ([]byte, error) {
+				if op == sidecarproto.OpSoftware {
+					answered++
+				}
+				return v.Honest(ctx, op, payload)
+			}
+		})
+	}
+	expect := func(name string, asked int, want ...attest.Software) {
+		t.Helper()
+		for _, s := range []attest.Scheme{attest.SchemeSEPA, attest.SchemeHYPA} {
+			if vm, l := ask(t, h, h.Challenge(t, s), vms); !slices.Equal(vm.Software, want) || l.Err() != nil || vm.Problem != "" {
+				t.Errorf("%s, %v: %v, want %v; %v %q", name, s, vm.Software, want, l.Err(), vm.Problem)
+			}
+		}
+		if answered != asked {
+			t.Errorf("%s: asked %d times, want %d", name, answered, asked)
+		}
+	}
+	old, new := attest.Software{Name: "swtpm", Version: "0.7.1"}, attest.Software{Name: "swtpm", Version: "0.10.0"}
+	says(nil)
+	expect("a sidecar of before", 2)
+	says(&sidecarproto.Software{Programs: []attest.Software{old}, Problem: "swtpm --version: killed"})
+	expect("not all of it", 4, old)
+	says(&sidecarproto.Software{Programs: []attest.Software{old}})
+	expect("all of it", 5, old)
+	says(&sidecarproto.Software{Programs: []attest.Software{new}})
+	expect("known already", 5, old)
+	if _, err := vms[0].Writer.PowerOn("reset"); err != nil {
+		t.Fatal(err)
+	}
+	expect("powered on anew", 6, new)
+	if _, err := vms[0].Writer.PowerOn("reset"); err != nil {
+		t.Fatal(err)
+	}
+	says(&sidecarproto.Software{Programs: make([]attest.Software, attest.MaxVMSoftware+1)})
+	expect("more than a VM has", 8)
+	says(&sidecarproto.Software{Programs: []attest.Software{{Name: "swtpm", Version: "\x1b[2J"}}})
+	vm, _ := ask(t, h, h.Challenge(t, attest.SchemeSEPA), vms)
+	if len(vm.Software) != 1 || strings.ContainsRune(vm.Software[0].Version, '\x1b') {
+		t.Errorf("%q", vm.Software)
 	}
 }

@@ -117,6 +117,29 @@ func (a *Answer) about(ctx context.Context) {
 	}
 }
 
+// software asks the sidecar what serves the vTPM, once for each power-on: a swtpm that was replaced
+// comes with a new one. Evidence without an answer names none, which only a policy that asks for versions minds.
+func (a *Answer) software(ctx context.Context) {
+	if a.id.ek == nil {
+		return
+	}
+	if a.VM.Software = a.id.software; a.VM.Software != nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, a.c.Timeout)
+	defer cancel()
+	s, err := a.conn.Software(ctx)
+	if err != nil {
+		a.step("the sidecar does not say what serves the VM", "error", err)
+		return
+	}
+	if a.VM.Software = s.Programs; s.Problem == "" {
+		a.id.software = s.Programs
+	} else {
+		a.step("the sidecar does not say all of what serves the VM", "reason", s.Problem)
+	}
+}
+
 // logContext bounds the time for a log; it never lasts longer than the challenge.
 func (a *Answer) logContext(ctx context.Context) (context.Context, context.CancelFunc) {
 	end := time.Now().Add(logTime * a.c.Timeout)

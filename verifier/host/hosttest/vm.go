@@ -60,11 +60,12 @@ type VM struct {
 
 	State    sidecarproto.VTPMState
 	BootID   string
-	IMA      []byte          // binary list with SHA-1 template digests
-	BootLog  []byte          //
-	NoRecord bool            // the vTPM's quotes leave no record
-	Agent    channel.Handler // instead of the honest one
-	Sidecar  channel.Handler // instead of the honest one
+	IMA      []byte                 // binary list with SHA-1 template digests
+	BootLog  []byte                 //
+	Software *sidecarproto.Software // nil: a sidecar that does not know the request
+	NoRecord bool                   // the vTPM's quotes leave no record
+	Agent    channel.Handler        // instead of the honest one
+	Sidecar  channel.Handler        // instead of the honest one
 
 	mu       sync.Mutex
 	inFlight uint64
@@ -158,7 +159,7 @@ func (v *VM) Honest(ctx context.Context, op uint8, payload []byte) ([]byte, erro
 	switch op {
 	case sidecarproto.OpInfo:
 		seq, head := v.Writer.Head()
-		info := sidecarproto.Info{UUID: v.UUID, Version: "test", Epoch: v.Writer.Epoch(), Agent: true, StoreSeq: seq, StoreHead: head[:]}
+		info := sidecarproto.Info{UUID: v.UUID, Version: "test", Epoch: v.Writer.Epoch(), Agent: true, StoreSeq: seq, StoreHead: head[:], RolledBack: v.Writer.RolledBack()}
 		v.Do(func(v *VM) { info.VTPM = v.State })
 		return channel.Encode(info)
 	case sidecarproto.OpEK:
@@ -173,8 +174,19 @@ func (v *VM) Honest(ctx context.Context, op uint8, payload []byte) ([]byte, erro
 		return nil, v.Writer.Expect(e.ExtraData, time.Now().Add(time.Duration(e.ExpiresIn)*time.Second))
 	case sidecarproto.OpAgent:
 		return v.relay(ctx, payload)
+	case sidecarproto.OpSoftware:
+		return v.software()
 	}
 	return nil, fmt.Errorf("op %d", op)
+}
+
+func (v *VM) software() ([]byte, error) {
+	var s *sidecarproto.Software
+	v.Do(func(v *VM) { s = v.Software })
+	if s == nil {
+		return nil, &channel.RemoteError{Code: channel.CodeBadRequest, Message: "unknown request 6"}
+	}
+	return channel.Encode(s)
 }
 
 func (v *VM) pcrs() ([]byte, error) {

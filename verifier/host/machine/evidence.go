@@ -48,5 +48,5 @@ func (h *Host) Versions() []attest.Software {
 	if h.Software != nil {
 		out = append(out, h.Software()...)
 	}
-	return out[:min(len(out), 32)]
+	return out[:min(len(out), attest.MaxSoftware)]
 }

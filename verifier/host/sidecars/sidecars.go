@@ -144,6 +144,22 @@ func (c *Conn) PCRs(ctx context.Context) (*sidecarproto.PCRs, error) {
 	return &v, nil
 }
 
+// Software asks which swtpm and libtpms serve the VM. A sidecar that cannot say is an error.
+func (c *Conn) Software(ctx context.Context) (*sidecarproto.Software, error) {
+	var v sidecarproto.Software
+	if err := c.call(ctx, sidecarproto.OpSoftware, nil, &v); err != nil {
+		return nil, err
+	}
+	if len(v.Programs) > attest.MaxVMSoftware {
+		return nil, fmt.Errorf("%w: its answer about its software is malformed", ErrNoSidecar)
+	}
+	for i, p := range v.Programs {
+		v.Programs[i] = attest.Software{Name: attest.Clean(p.Name), Version: attest.Clean(p.Version)}
+	}
+	v.Problem = attest.Clean(v.Problem)
+	return &v, nil
+}
+
 // Expect announces a quote over extra, so that its record is kept for the time given.
 func (c *Conn) Expect(ctx context.Context, extra []byte, keep time.Duration) error {
 	seconds := uint32(min(max(keep, time.Second), maxExpectTime) / time.Second)

@@ -15,6 +15,7 @@ import (
 type schedule struct {
 	mu      sync.Mutex
 	now     *api.Schedule
+	taken   bool // the Verifier has given one, if only to attest never
 	due     time.Time
 	changed chan struct{} // closed and replaced by set
 }
@@ -24,6 +25,7 @@ type schedule struct {
 func (s *schedule) set(n *api.Schedule, now time.Time) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.taken = n != nil
 	if n == nil || n.Interval < minInterval || n.Jitter < 0 || n.Jitter > maxJitter {
 		n = nil // never
 	}
@@ -47,6 +49,13 @@ func (s *schedule) alert() {
 		close(s.changed)
 	}
 	s.changed = make(chan struct{})
+}
+
+// accepted reports whether the Verifier has given one, which it does to hosts that it has accepted.
+func (s *schedule) accepted() bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.taken
 }
 
 // next gives how long to wait and by which scheme to attest then, or ok false where there is no schedule.

@@ -79,6 +79,7 @@ type Uplink struct {
 	working  map[attest.Nonce]bool // challenges that are being answered
 	told     string                // cursor of the verdicts that the Board has
 	again    atomic.Bool
+	state    string // last told
 }
 
 // Reconnect makes the uplink begin anew, with new certificates, as soon as the request for challenges
@@ -115,10 +116,21 @@ func (u *Uplink) Run(ctx context.Context) error {
 // errAgain ends a session that shall be followed by another at once.
 var errAgain = errors.New("beginning anew")
 
+// tell says how it goes, when that has changed. Only Run's goroutine does.
 func (u *Uplink) tell(state string) {
-	if u.State != nil {
+	if u.State != nil && state != u.state {
+		u.state = state
 		u.State(state)
 	}
+}
+
+// tellConnected says whether the Verifier takes this host, which it does not before its endorsement key is accepted.
+func (u *Uplink) tellConnected() {
+	if u.schedule.accepted() {
+		u.tell("connected")
+		return
+	}
+	u.tell("connected, not accepted yet: an operator approves this host by its EK")
 }
 
 // session is one connection to the Verifier.
@@ -140,7 +152,12 @@ func (u *Uplink) session(run context.Context, answers *sync.WaitGroup) error {
 	if err != nil {
 		return err
 	}
-	u.tell("connected")
+	if !u.schedule.accepted() { // it may have been by the activation
+		if id, err = u.hello(ctx, v); err != nil {
+			return err
+		}
+	}
+	u.tellConnected()
 	u.Log.Info("Verifier connected", "host_id", id)
 	failed := make(chan error, 1)
 	var beside sync.WaitGroup
@@ -176,6 +193,7 @@ func (u *Uplink) poll(ctx, run context.Context, v Verifier, id string, answers *
 		}
 		u.schedule.set(p.Schedule, time.Now())
 		u.rulesAre(p.Schedule, p.Rules)
+		u.tellConnected()
 		if u.Board != nil && p.Cursor != "" {
 			u.Board.Update(p)
 			r.Verdicts = u.keep(p.Cursor)

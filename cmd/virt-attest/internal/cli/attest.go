@@ -178,9 +178,11 @@ func save(ctx context.Context, client *api.Client, id, file string) error {
 }
 
 // writeFile writes a file of the caller's only, whole or not at all.
-func writeFile(file string, b []byte) error {
+func writeFile(file string, b []byte) error { return writeFileAs(file, b, 0o600) }
+
+func writeFileAs(file string, b []byte, mode os.FileMode) error {
 	tmp := filepath.Join(filepath.Dir(file), "."+filepath.Base(file)+".new")
-	if err := os.WriteFile(tmp, b, 0o600); err != nil {
+	if err := os.WriteFile(tmp, b, mode); err != nil {
 		return fail(exitUsage, "%v", err)
 	}
 	if err := os.Rename(tmp, file); err != nil {

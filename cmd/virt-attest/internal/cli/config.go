@@ -2,14 +2,11 @@ package cli
 
 import (
 	"cmp"
-	"errors"
 	"io"
-	"io/fs"
 	"os"
 	"strings"
 
-	"github.com/pelletier/go-toml/v2"
-
+	"virt-attest/internal/conf"
 	"virt-attest/verifier/api"
 )
 
@@ -30,6 +27,7 @@ type config struct {
 }
 
 const (
+	clientProgram   = "client"
 	defaultConfig   = "/etc/virt-attest/client.toml"
 	defaultVerifier = "unix:///run/virt-attest-verifier/api.sock"
 	defaultURI      = "qemu:///system"
@@ -52,31 +50,22 @@ func defaults() config {
 	return c
 }
 
+// Check names what makes no sense (conf.Checked). Whether files and addresses are of use is seen when they are used.
+func (c *config) Check(wrong func(key, format string, args ...any)) {
+	if c.Verifier.URL == "" {
+		wrong("verifier.url", "it is empty")
+	}
+	if c.Libvirt.URI == "" {
+		wrong("libvirt.uri", "it is empty")
+	}
+}
+
 // loadConfig reads path over the defaults. A default file that does not exist is no error; one
 // that was asked for is.
 func loadConfig(path string) (config, error) {
-	c, asked := defaults(), path != ""
-	if !asked {
-		path = defaultConfig
-	}
-	f, err := os.Open(path)
-	if errors.Is(err, fs.ErrNotExist) && !asked {
-		return c, nil
-	}
-	if err != nil {
+	c := defaults()
+	if _, err := conf.Load(conf.Default(clientProgram, path), &c); err != nil {
 		return c, fail(exitConfig, "%v", err)
-	}
-	defer func() { _ = f.Close() }()
-	if err := toml.NewDecoder(f).DisallowUnknownFields().Decode(&c); err != nil {
-		var strict *toml.StrictMissingError
-		if errors.As(err, &strict) {
-			return c, fail(exitConfig, "%s: unknown key\n%s", path, strict.String())
-		}
-		var bad *toml.DecodeError
-		if errors.As(err, &bad) {
-			return c, fail(exitConfig, "%s:\n%s", path, bad.String())
-		}
-		return c, fail(exitConfig, "%s: %v", path, err)
 	}
 	return c, nil
 }

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"time"
 
+	"virt-attest/cmd/virt-attest/internal/hostcheck"
 	"virt-attest/internal/version"
 	"virt-attest/verifier/api"
 	"virt-attest/verifier/appraise"
@@ -17,8 +18,6 @@ import (
 const (
 	clockWarn = 2 * time.Second
 	clockBad  = 30 * time.Second
-	certWarn  = 30 * 24 * time.Hour
-	certBad   = 3 * 24 * time.Hour
 	replicaBy = 2 * time.Minute // since a replica was last seen
 )
 
@@ -44,20 +43,7 @@ func (d *doctor) certificates(ctx context.Context) {
 }
 
 func (d *doctor) certificate(check string, c *x509.Certificate, do string) {
-	left := time.Until(c.NotAfter)
-	days := int(left.Hours() / 24)
-	switch {
-	case time.Now().Before(c.NotBefore):
-		d.report(check, bad, "Set the clock, or have the certificate made anew.", "it is not valid before %s", stamp(c.NotBefore))
-	case left <= 0:
-		d.report(check, bad, do, "it expired on %s", stamp(c.NotAfter))
-	case left < certBad:
-		d.report(check, bad, do, "%s left", plural(days, "day", "days"))
-	case left < certWarn:
-		d.report(check, warn, do, "%s left", plural(days, "day", "days"))
-	default:
-		d.report(check, pass, "", "%s left", plural(days, "day", "days"))
-	}
+	d.note(hostcheck.Certificate(check, c, do))
 }
 
 // reach asks the Verifier who it is, and what it knows.
@@ -151,7 +137,7 @@ func (d *doctor) hosts() {
 }
 
 // state reports how many machines are in a state that they should not be in.
-func (d *doctor) state(what string, c api.Counts, s appraise.State, worst, do string) {
+func (d *doctor) state(what string, c api.Counts, s appraise.State, worst hostcheck.Result, do string) {
 	check := what + " that are " + string(s)
 	if n := c[s]; n > 0 {
 		d.report(check, worst, do, "%d of %d", n, total(c))

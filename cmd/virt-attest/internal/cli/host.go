@@ -15,7 +15,7 @@ import (
 
 func (a *app) hostCmd() *cobra.Command {
 	return noun("host", "Hosts and their enrolment", a.hostListCmd(), a.hostInfoCmd(), a.hostAttestCmd(), a.hostApproveCmd(), a.hostUnenrollCmd(),
-		a.enrolTokenCmd())
+		a.enrolTokenCmd(), a.hostValidateCmd(), a.hostSetupCmd())
 }
 
 // hostVerb makes a command on one host.

@@ -16,7 +16,7 @@ import (
 // vmCommands are the verbs on VMs (and with --host on hosts).
 func (a *app) vmCommands() []*cobra.Command {
 	return []*cobra.Command{a.attestCmd(), a.listCmd(), a.infoCmd(), a.stateCmd(), a.whyCmd(), a.reportCmd(), a.historyCmd(), a.logCmd(),
-		a.pcrsCmd(), a.certsCmd(), a.gateCmd(), a.waitCmd()}
+		a.pcrsCmd(), a.certsCmd(), a.gateCmd(), a.waitCmd(), a.suspendCmd(), a.resumeCmd()}
 }
 
 // information is info in JSON: the result with what operators have said.
@@ -82,6 +82,9 @@ func (a *app) showInfo(i *information) error {
 	}
 	line("Policy", i.Settings.Policy)
 	line("Tenant", i.Settings.Tenant)
+	if s := i.Settings.Suspended; s != nil {
+		line("Suspended", strings.TrimSpace("by "+s.By+", "+since(s.Since)+" "+s.Reason))
+	}
 	for _, e := range i.Actions {
 		line("Action", e.Time.Local().Format("2006-01-02 15:04:05")+" "+e.Text)
 	}

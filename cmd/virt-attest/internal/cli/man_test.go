@@ -3,7 +3,6 @@ package cli
 import (
 	"maps"
 	"os"
-	"reflect"
 	"regexp"
 	"slices"
 	"strings"
@@ -164,24 +163,5 @@ func TestManual_has_every_exit_status(t *testing.T) {
 	slices.Sort(documented)
 	if len(codes) < 8 || !slices.Equal(codes, documented) {
 		t.Errorf("the program has %q, its manual has %q", codes, documented)
-	}
-}
-
-func TestManual_has_every_key_of_the_configuration(t *testing.T) {
-	lines := roff(t, "virt-attest-client.toml.5")
-	for _, s := range reflect.VisibleFields(reflect.TypeFor[config]()) {
-		name := s.Tag.Get("toml")
-		from := slices.Index(lines, ".SS ["+name+"]") + 1
-		if from == 0 {
-			t.Errorf("no section [%s]", name)
-			continue
-		}
-		to := slices.IndexFunc(lines[from:], func(l string) bool { return strings.HasPrefix(l, ".S") })
-		words := strings.FieldsFunc(strings.Join(lines[from:from+to], " "), func(r rune) bool { return r == ' ' || r == ',' })
-		for _, key := range reflect.VisibleFields(s.Type) {
-			if k := key.Tag.Get("toml"); !slices.Contains(words, k) {
-				t.Errorf("no key %s.%s", name, k)
-			}
-		}
 	}
 }

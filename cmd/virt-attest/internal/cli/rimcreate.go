@@ -2,149 +2,122 @@ package cli
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"net/http"
-	"os"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
 
-	"virt-attest/attest"
-	"virt-attest/attest/measurement"
 	"virt-attest/verifier/api"
-	"virt-attest/verifier/appraise"
 	"virt-attest/verifier/rim"
 )
 
 type rimFlags struct {
 	domain, host string
+	sources      rimSources
 	exclude      []string
 	violations   bool
 	file         string
-	pcrs         string
+	pcrs, events string
 	force        bool
 	put          putFlags
 }
 
 func (a *app) rimCreateCmd() *cobra.Command {
 	var f rimFlags
-	cmd := a.verb("create NAME --from-domain DOMAIN | --from-host HOST", "Make reference values of a machine in a known good state",
+	cmd := a.verb("create NAME SOURCE...", "Make reference values of a machine in a known good state, or of what machines are installed from",
 		exactArgs(1, "one name for the reference values"),
 		func(ctx context.Context, client *api.Client, args []string) error {
 			return a.rimCreate(ctx, client, args[0], f)
 		})
-	cmd.Long = "Attested evidence of the machine becomes reference values: every file of its IMA log and its boot PCRs (0-9). Whatever ran on\n" +
+	cmd.Long = "Attested evidence of a machine becomes reference values: every file of its IMA log and its boot PCRs (0-9). Whatever ran on\n" +
 		"it since it booted will be trusted, so do it right after a clean start. The evidence must be sound; only findings that\n" +
-		"reference values can cure are accepted."
+		"reference values can cure are accepted.\n\n" +
+		"Files also come from a root file system, disk images, Debian and RPM packages and an initramfs, and from logs that were saved. Sources can be\n" +
+		"given several times and together: what any of them has is allowed. Nothing of them is executed or mounted. With --file no\n" +
+		"Verifier is needed."
 	cmd.Flags().StringVar(&f.domain, "from-domain", "", "the golden VM")
 	cmd.Flags().StringVar(&f.host, "from-host", "", "the golden host")
+	f.sources.add(cmd)
 	cmd.Flags().StringArrayVar(&f.exclude, "exclude", nil, "anchored path `GLOB` that is neither listed nor compared (may be repeated)")
 	cmd.Flags().BoolVar(&f.violations, "allow-violations", false, "accept files that were written while measured, where this machine has some")
-	cmd.Flags().StringVar(&f.pcrs, "pcrs", "", "PCRs to list, such as 0-7,9 (default 0-9; of a VM all but 1, where firmware measures its UUID)")
+	cmd.Flags().StringVar(&f.pcrs, "pcrs", "", "PCRs to list, such as 0-7,9 (default 0-9; of a VM and of --boot-log all but 1, where firmware measures a VM's UUID)")
+	cmd.Flags().StringVar(&f.events, "boot-events", "", "PCRs of which to list the boot events and not the value, such as 1,5")
 	cmd.Flags().StringVar(&f.file, "file", "", "write the reference values to `FILE` instead of giving them to the Verifier")
 	cmd.Flags().BoolVar(&f.force, "replace", false, "replace reference values of the same name, by a new version")
 	f.put.add(cmd)
 	a.flagNames(cmd, "from-domain", a.domainNames)
 	a.flagNames(cmd, "from-host", hostNames)
+	a.flagNames(cmd, "base", docNames(api.DocRIM))
 	return cmd
 }
 
-// curable are the findings of a sound machine that only lacks reference values.
-var curable = []appraise.Code{
-	appraise.CodeNoReference, appraise.CodeIMAUnlisted, appraise.CodeIMADigest, appraise.CodePCRMismatch,
-	appraise.CodeIMAViolation, appraise.CodeHostNotTrusted, appraise.CodeExpired,
-}
-
 func (a *app) rimCreate(ctx context.Context, client *api.Client, name string, f rimFlags) error {
-	if (f.domain == "") == (f.host == "") {
+	switch {
+	case f.domain != "" && f.host != "":
 		return fail(exitUsage, "give one of --from-domain and --from-host")
+	case f.domain+f.host == "" && f.sources.none():
+		return fail(exitUsage, "say what to make them of: --from-domain, --from-host, --rootfs, --image, --dpkg, --rpm, --initramfs, --ima-log, --boot-log or --base")
 	}
 	if err := rim.CheckName(name); err != nil {
 		return fail(exitUsage, "%v", err)
 	}
-	source := f.domain + f.host
-	m, err := a.find(ctx, client, source, f.host != "")
-	if err != nil {
-		return err
+	made := &rimParts{name: name, time: time.Now().UTC().Truncate(time.Second)}
+	for _, from := range []func(context.Context, *api.Client, rimFlags, *rimParts) error{a.fromMachine, a.fromLogs, a.fromSources, a.fromBase} {
+		if err := from(ctx, client, f, made); err != nil {
+			return err
+		}
 	}
-	if err := sound(m); err != nil {
-		return err
-	}
-	registers, err := f.registers()
-	if err != nil {
-		return err
-	}
-	seg, banks, err := a.golden(ctx, client, m)
-	if err != nil {
-		return err
-	}
-	proof, err := measurement.Replay(seg, measurement.State{}, banks, measurement.Options{AllowPadded: true}) // whose weak banks the Verifier judges
-	if err != nil {
-		return fail(exitNotTrusted, "the IMA log of %s does not explain its PCR 10: %v", clean(source), err)
-	}
-	file, sum, err := rim.FromLog(rim.Golden{Name: name, From: source, Time: time.Now().UTC().Truncate(time.Second),
-		Entries: proof.Entries(), PCRs: banks, Registers: registers, Exclude: f.exclude, AllowViolations: f.violations})
+	file, err := made.file()
 	if err != nil {
 		return fail(exitUsage, "%v", err)
 	}
-	return a.keepRIM(ctx, client, file, sum, f)
+	made.sum.Files = len(file.IMA)
+	return a.keepRIM(ctx, client, file, made.sum, f)
 }
 
-// sound refuses a machine that has more against it than a lack of reference values.
-func sound(m *machine) error {
-	if m.result.Report == "" {
-		return fail(exitWrongState, "%s was never attested; run virt-attest attest first", clean(m.name))
+// rimParts are the parts of reference values to be.
+type rimParts struct {
+	name  string
+	time  time.Time
+	from  []string // what the parts were made of
+	parts []*rim.File
+	bases []*rim.File // what is added as it is
+	sum   rim.Summary
+}
+
+// part adds what was made of one source.
+func (m *rimParts) part(f *rim.File, from string, sum rim.Summary) {
+	m.parts, m.from = append(m.parts, f), append(m.from, from)
+	m.sum.Excluded += sum.Excluded
+	m.sum.Violations = append(m.sum.Violations, sum.Violations...)
+}
+
+// file is the union of the parts. About violations the bases alone have an opinion, where there are some.
+func (m *rimParts) file() (*rim.File, error) {
+	out := &rim.File{Format: rim.Format, Name: m.name, Created: m.time, CreatedFrom: strings.Join(m.from, ", "), Violations: rim.ViolationsFail}
+	if len(out.CreatedFrom) > rim.MaxDescription {
+		out.CreatedFrom = fmt.Sprintf("%d sources", len(m.from))
 	}
-	for _, why := range m.result.Reasons {
-		if !slices.Contains(curable, why.Code) {
-			return fail(exitNotTrusted, "the evidence of %s is not sound (%s: %s)", clean(m.name), why.Code, clean(why.Text))
+	for _, b := range m.bases {
+		if out.Description == "" {
+			out.Description = b.Description
 		}
 	}
-	return nil
-}
-
-// registers are the PCRs to list.
-func (f rimFlags) registers() ([]uint8, error) {
-	list := f.pcrs
-	if list == "" && f.host != "" {
-		list = "0-9"
-	} else if list == "" {
-		list = "0,2-9"
+	if len(m.bases) > 0 && !slices.ContainsFunc(m.bases, func(b *rim.File) bool { return b.Violations != rim.ViolationsWarn }) {
+		out.Violations = rim.ViolationsWarn
 	}
-	out, err := parsePCRs(list)
+	for _, p := range m.parts {
+		p.Violations = out.Violations
+	}
+	all, err := rim.Merge(slices.Concat([]*rim.File{out}, m.parts, m.bases)...)
 	if err != nil {
-		return nil, fail(exitUsage, "--pcrs %s: %v", list, err)
-	}
-	return out, nil
-}
-
-// parsePCRs reads "0-7,9": ascending, no repeats. PCR 10 is IMA's and never listed, those from 16 on can
-// be reset by the machine.
-func parsePCRs(list string) ([]uint8, error) {
-	out, err := attest.ParsePCRs(list)
-	switch {
-	case err != nil:
 		return nil, err
-	case slices.Contains(out, 10):
-		return nil, errors.New("PCR 10 belongs to IMA, whose log is compared instead")
-	case slices.ContainsFunc(out, attest.PCRResettable):
-		return nil, errors.New("PCRs from 16 on can be reset and prove nothing")
 	}
-	return out, nil
-}
-
-// golden gives the whole IMA log and the PCR values of a machine.
-func (a *app) golden(ctx context.Context, client *api.Client, m *machine) (attest.LogSegment, []attest.PCRBank, error) {
-	_, ev, vm, err := a.evidence(ctx, client, m)
-	if err != nil {
-		return attest.LogSegment{}, nil, err
-	}
-	if vm == nil {
-		return ev.Host.IMA, ev.Host.PCRs, nil
-	}
-	return vm.IMA, vm.PCRs, nil
+	_, err = rim.NewIndex(all)
+	return all, err
 }
 
 func (a *app) keepRIM(ctx context.Context, client *api.Client, file *rim.File, sum rim.Summary, f rimFlags) error {
@@ -157,8 +130,8 @@ func (a *app) keepRIM(ctx context.Context, client *api.Client, file *rim.File, s
 			map[bool]string{true: "; accepted", false: "; such a machine will not be trusted (--allow-violations)"}[f.violations])
 	}
 	if f.file != "" {
-		if err := os.WriteFile(f.file, b, 0o644); err != nil { //nolint:gosec // reference values are public
-			return fail(exitUsage, "%v", err)
+		if err := writeFileAs(f.file, b, 0o644); err != nil { // reference values are public
+			return err
 		}
 		a.printf("Reference values '%s' written to %s: %d files\n", file.Name, f.file, sum.Files)
 		return nil

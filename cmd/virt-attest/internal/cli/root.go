@@ -65,7 +65,7 @@ func splitVerb(args []string, takesValue func(flag string) bool) []string {
 			}
 			continue
 		}
-		for _, noun := range []string{"rim", "host", "policy", "secret", "alert", "token", "webhook", "config", "export"} {
+		for _, noun := range []string{"rim", "host", "custody", "policy", "secret", "alert", "token", "webhook", "config", "export"} {
 			if verb, ok := strings.CutPrefix(args[i], noun+"-"); ok {
 				return slices.Concat(args[:i], []string{noun, verb}, args[i+1:])
 			}
@@ -94,6 +94,9 @@ func (a *app) root() *cobra.Command {
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
 			if err := cmd.ValidateFlagGroups(); err != nil {
 				return fail(exitUsage, "%v", err)
+			}
+			if _, without := cmd.Annotations[withoutConfig]; without {
+				return a.prepareOutput()
 			}
 			return a.prepare()
 		},
@@ -130,7 +133,7 @@ func (a *app) addCommands(root *cobra.Command) {
 		below     []*cobra.Command
 	}{
 		{"machines", "Machines and their verdicts:", append(a.vmCommands(), a.verifyCmd())},
-		{"domains", "Domains:", []*cobra.Command{a.enableCmd(), a.disableCmd(), a.unenrollCmd(), a.rebaselineCmd(), a.tenantCmd()}},
+		{"domains", "Domains:", []*cobra.Command{a.enableCmd(), a.disableCmd(), a.unenrollCmd(), a.rebaselineCmd(), a.tenantCmd(), a.custodyCmd()}},
 		{"rules", "What machines should be, and hosts:", []*cobra.Command{a.rimCmd(), a.policyCmd(), a.secretCmd(), a.hostCmd()}},
 		{"events", "What happens:", []*cobra.Command{a.eventCmd(), a.alertCmd(), a.webhookCmd()}},
 		{"service", "The Verifier and who uses it:", []*cobra.Command{a.tokenCmd(), a.loginLinkCmd(), a.auditCmd(), a.keysCmd(), a.exportCmd(), a.doctorCmd(), a.configCmd()}},
@@ -144,7 +147,8 @@ func (a *app) addCommands(root *cobra.Command) {
 	root.AddCommand(a.versionCmd())
 }
 
-func (a *app) prepare() error {
+// prepareOutput settles how is printed.
+func (a *app) prepareOutput() error {
 	if a.json {
 		a.output = "json"
 	}
@@ -154,18 +158,33 @@ func (a *app) prepare() error {
 	if !slices.Contains(progresses, a.progress) {
 		return fail(exitUsage, "unknown kind of progress %q (%s)", a.progress, strings.Join(progresses, ", "))
 	}
+	return nil
+}
+
+// prepare also reads the configuration.
+func (a *app) prepare() error {
+	if err := a.prepareOutput(); err != nil {
+		return err
+	}
 	conf, err := loadConfig(a.configFile)
 	if err != nil {
 		return err
 	}
-	if a.uri != "" {
-		conf.Libvirt.URI = a.uri
-	}
-	if a.verifier != "" {
-		conf.Verifier.URL = a.verifier
-	}
+	a.override(&conf)
 	a.conf = conf
 	return nil
+}
+
+// override puts options of the command line in the place of keys, and tells which.
+func (a *app) override(c *config) map[string]string {
+	given := map[string]string{}
+	if a.uri != "" {
+		c.Libvirt.URI, given["libvirt.uri"] = a.uri, "--connect"
+	}
+	if a.verifier != "" {
+		c.Verifier.URL, given["verifier.url"] = a.verifier, "--verifier"
+	}
+	return given
 }
 
 // remark tells something on the side, on standard error.
