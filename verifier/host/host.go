@@ -11,6 +11,8 @@
 //	uplink    the connection to the Verifier
 //	verdicts  what the Verifier says of this host's machines
 //	enforce   what is done to VMs by it, where policy and configuration ask for that
+//	lifecycle when VMs are attested because something happened to them
+//	metadata  what the domains' metadata shows and asks for
 //
 // hostd keeps nothing on disk but what it did to VMs. It may be killed at any moment: challenges that it
 // was answering are lost, and the Verifier asks again.
@@ -23,8 +25,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"path/filepath"
-	"slices"
 	"sync"
 	"time"
 
@@ -38,7 +38,9 @@ import (
 	"virt-attest/verifier/host/domains/virt"
 	"virt-attest/verifier/host/enforce"
 	"virt-attest/verifier/host/evidence"
+	"virt-attest/verifier/host/lifecycle"
 	"virt-attest/verifier/host/machine"
+	"virt-attest/verifier/host/metadata"
 	"virt-attest/verifier/host/round"
 	"virt-attest/verifier/host/sidecars"
 	"virt-attest/verifier/host/uplink"
@@ -133,9 +135,10 @@ func (d *hostd) serve(ctx context.Context, c *config.Config, notify *notifier) (
 	g.Go(func() error { return p.engine.Run(parts) })
 	g.Go(func() error { return p.set.WatchSidecars(parts, c.Paths.Run, d.log) })
 	if c.Libvirt.URI != "none" {
-		libvirt := &virt.Source{URI: c.Libvirt.URI, Run: c.Paths.Run, Set: p.set, Log: d.log}
+		libvirt := d.libvirt(c, p, g, parts)
 		g.Go(func() error { return libvirt.Follow(parts) })
 	}
+	g.Go(func() error { return p.life.Run(parts) })
 	g.Go(func() error { return p.uplink.Run(parts) })
 	g.Go(func() error { return p.keeper.Run(parts) })
 	g.Go(func() error { return config.Watch(parts, c.Verifier.Files, p.uplink.Reconnect) })
@@ -150,6 +153,28 @@ func (d *hostd) serve(ctx context.Context, c *config.Config, notify *notifier) (
 	default:
 	}
 	return next, err
+}
+
+// libvirt prepares what is heard from libvirt and, unless that is not wanted, shown there.
+func (d *hostd) libvirt(c *config.Config, p *parts, g *group, ctx context.Context) *virt.Source { //nolint:revive // of the parts, not of the call
+	tell := func(vm attest.UUID, what lifecycle.Kind) { p.life.Tell(vm, what, 0) }
+	s := &virt.Source{URI: c.Libvirt.URI, Run: c.Paths.Run, Set: p.set, Log: d.log, Happened: tell}
+	if !c.Libvirt.Metadata {
+		return s
+	}
+	notes := &virt.Notes{URI: c.Libvirt.URI, Namespace: metadata.Namespace, Key: metadata.Key}
+	m := &metadata.Keeper{Notes: notes, Gone: virt.ErrNoDomain, Board: p.board, Domains: p.set, Tell: p.life.Tell, Log: d.log}
+	p.life.Asked, p.life.Moved = m.Asked, m.Moved
+	s.Notes, s.Noted, s.Listed = metadata.Namespace, m.Noted, m.All
+	s.Happened = func(vm attest.UUID, what lifecycle.Kind) {
+		m.Happened(vm, what)
+		tell(vm, what)
+	}
+	g.Go(func() error {
+		defer notes.Close()
+		return m.Run(ctx)
+	})
+	return s
 }
 
 // closeTPM leaves the TPM to others. One that has gone needs no leaving.
@@ -181,6 +206,7 @@ type parts struct {
 	engine *round.Engine
 	uplink *uplink.Uplink
 	keeper *enforce.Keeper
+	life   *lifecycle.Keeper
 }
 
 func assemble(c *config.Config, notify *notifier, log *slog.Logger) (*parts, error) {
@@ -202,36 +228,23 @@ func assemble(c *config.Config, notify *notifier, log *slog.Logger) (*parts, err
 			return api.NewClient(c.Verifier.URL, api.TLS{CA: c.Verifier.CA, Cert: c.Verifier.Cert, Key: c.Verifier.Key})
 		},
 	}
+	sidecar := sidecars.Dialer{Dir: c.Paths.Run}
+	p.life = &lifecycle.Keeper{
+		Domains: p.set, Attest: p.uplink.Attest, Log: log,
+		Dial: func(ctx context.Context, id attest.UUID) (lifecycle.Sidecar, error) {
+			s, err := sidecar.Dial(ctx, id)
+			if err != nil {
+				return nil, err
+			}
+			return s, nil
+		},
+	}
 	var err error
 	if p.keeper, err = keeper(c, p, log); err != nil {
 		return nil, errors.Join(err, p.tpm.Close())
 	}
 	vms.Held, p.uplink.Rules = p.keeper.Held, p.keeper.RulesAre
 	return p, nil
-}
-
-// keeper makes what acts on VMs, as far as the configuration allows it.
-func keeper(c *config.Config, p *parts, log *slog.Logger) (*enforce.Keeper, error) {
-	d := sidecars.Dialer{Dir: c.Paths.Run}
-	k := enforce.Config{PerMinute: c.Enforce.PerMinute, HoldUnknown: c.Enforce.HoldUnknown, Verifier: uplink.Asker{Uplink: p.uplink}, Board: p.board, Log: log,
-		State: filepath.Join(c.Paths.State, "enforce.json"), Dial: func(ctx context.Context, id attest.UUID) (enforce.Sidecar, error) {
-			c, err := d.Dial(ctx, id)
-			if err != nil {
-				return nil, err
-			}
-			return c, nil
-		}, VMs: func() (out []attest.UUID) {
-			for _, d := range p.set.Attested() {
-				out = append(out, d.UUID)
-			}
-			return out
-		}}
-	allowed := func(a string) bool { return slices.Contains(c.Enforce.Allow, a) }
-	k.Allow = enforce.Allowed{Pause: allowed("pause"), CutNetwork: allowed("cut-network"), Shutdown: allowed("shutdown"), Destroy: allowed("destroy"), StartGate: allowed("start-gate")}
-	if len(c.Enforce.Allow) > 0 {
-		k.Hypervisor = &virt.Control{URI: c.Libvirt.URI, Log: log}
-	}
-	return enforce.New(k)
 }
 
 func openTPM(c config.TPM) *ptpm.TPM {

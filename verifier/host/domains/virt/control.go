@@ -77,7 +77,7 @@ func (c *Control) session(ctx context.Context, changed func(vm attest.UUID, bega
 		return err
 	}
 	tell := func(d *libvirt.Domain, began bool) {
-		if id, err := uuidOf(d); err == nil {
+		if id, err := idOf(d); err == nil {
 			changed(id, began)
 		}
 	}
@@ -117,7 +117,7 @@ func (c *Control) use(conn *libvirt.Connect) {
 	c.conn = conn
 }
 
-func uuidOf(d *libvirt.Domain) (attest.UUID, error) {
+func idOf(d *libvirt.Domain) (attest.UUID, error) {
 	s, err := d.GetUUIDString()
 	if err != nil {
 		return attest.UUID{}, err
