@@ -23,6 +23,9 @@ type Challenge struct {
 	NotAfter int64    `cbor:"5,keyasint" json:"not_after"`          // Unix seconds; an answer that comes later counts for nothing
 	Resume   []Resume `cbor:"6,keyasint,omitempty" json:"resume"`   // where each machine's IMA log goes on, sorted; absent: from entry 0
 	BootLogs bool     `cbor:"7,keyasint,omitempty" json:"bootlogs"` // also send the TCG event logs
+	// Signer is set where somebody has asked the one VM directly: the host then does not ask it, but shows that its
+	// vTPM, on this host, has made the quote that the key with this name signed.
+	Signer Name `cbor:"8,keyasint,omitempty" json:"signer,omitempty"`
 }
 
 // Resume asks for a machine's IMA log from entry Count on, if the machine still
@@ -216,6 +219,9 @@ func (c *Challenge) Check() error {
 	}
 	if c.Scheme == SchemeSEPAExact && len(c.VMs) != 1 || c.Scheme == SchemeHost && len(c.VMs) != 0 {
 		return fmt.Errorf("%w: %d VMs in a Challenge by %v", ErrMalformed, len(c.VMs), c.Scheme)
+	}
+	if len(c.Signer) > MaxName || len(c.Signer) > 0 && (c.Scheme != SchemeSEPA || len(c.VMs) != 1) {
+		return fmt.Errorf("%w: a Challenge for a link is about one VM, by sepa", ErrMalformed)
 	}
 	if c.Nonce == (Nonce{}) {
 		return fmt.Errorf("%w: the nonce of a Challenge is zero", ErrMalformed)

@@ -161,7 +161,7 @@ func TestBootLog_over_the_limit_is_refused_and_not_cut(t *testing.T) {
 }
 
 // An agent must be no way to run a program in the VM (CVE-2021-43310), must not unpack what others send
-// (CVE-2022-23950 and the advisories beside it), and opens no network connection.
+// (CVE-2022-23950 and the advisories beside it), and calls nobody: it listens where it is told to, and nowhere else.
 func TestAgent_cannot_run_programs_unpack_archives_or_speak_HTTP(t *testing.T) {
 	out, err := exec.Command("go", "list", "-deps", "virt-attest/cmd/virt-attest-guest").Output()
 	if err != nil {
@@ -172,7 +172,7 @@ func TestAgent_cannot_run_programs_unpack_archives_or_speak_HTTP(t *testing.T) {
 		t.Fatalf("only %d packages", len(deps))
 	}
 	for _, d := range deps {
-		if d == "os/exec" || d == "plugin" || strings.HasPrefix(d, "compress/") || strings.HasPrefix(d, "archive/") || d == "net/http" || d == "crypto/tls" {
+		if d == "os/exec" || d == "plugin" || strings.HasPrefix(d, "compress/") || strings.HasPrefix(d, "archive/") || d == "net/http" {
 			t.Errorf("the agent reaches %s", d)
 		}
 	}

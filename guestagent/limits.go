@@ -24,4 +24,9 @@ const (
 	// unstableTime is how long a quote is tried again while PCRs move, with pauses in between.
 	unstableTime  = 8 * time.Second
 	unstablePause = 100 * time.Millisecond
+
+	// Of relying parties over the network: how many at a time, and how long each may take.
+	maxPeers      = 8
+	handshakeTime = 10 * time.Second
+	peerTime      = 2 * time.Minute
 )

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"sync"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 
@@ -33,6 +34,7 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	fs.StringVar(&o.path, "config", DefaultPath, "configuration `file`")
 	fs.StringVar(&given.Port, "port", given.Port, "virtio-serial port `device` (default: the port named "+agentproto.PortName+")")
 	fs.StringVar(&given.TPM, "tpm", given.TPM, "TPM `device`")
+	fs.StringVar(&given.Listen, "listen", given.Listen, "also answer relying parties at this `address`: tcp://HOST:PORT or vsock://:PORT")
 	fs.StringVar(&given.Secrets, "secrets", given.Secrets, "`directory` in memory for released secrets (none: take none)")
 	fs.BoolVar(&o.initramfs, "initramfs", false, "no init system yet: mount what is missing")
 	fs.BoolVar(&o.verbose, "v", false, "log every session with the host")
@@ -56,6 +58,8 @@ func parse(args []string, stderr io.Writer) (options, error) {
 			o.Port = given.Port
 		case "tpm":
 			o.TPM = given.TPM
+		case "listen":
+			o.Listen = given.Listen
 		case "secrets":
 			o.Secrets = given.Secrets
 		}
@@ -110,6 +114,19 @@ func run(ctx context.Context, o options, log *slog.Logger) error {
 	}
 	agent := New(version.Version, tpm, files)
 	defer agent.Close()
+	var mu sync.Mutex // the agent serves one request at a time, whoever asks
+	var peers sync.WaitGroup
+	defer peers.Wait()
+	if o.Listen != "" {
+		ended, cancel := context.WithCancel(ctx)
+		defer cancel()
+		peers.Go(func() {
+			// The host is served all the same: it is not to notice.
+			if err := o.listen(ended, only(&mu, agent.peer), log); err != nil {
+				log.Error("relying parties are not answered", "err", err)
+			}
+		})
+	}
 	notify := ready(log)
 	for ctx.Err() == nil {
 		port, err := openPort(ctx, o.Port, log, notify)
@@ -120,7 +137,7 @@ func run(ctx context.Context, o options, log *slog.Logger) error {
 			return err
 		}
 		notify()
-		err = agent.Serve(ctx, port, log)
+		err = agent.serve(ctx, port, &mu, log)
 		port.Close()
 		if err != nil {
 			log.Warn("port lost", "err", err)

@@ -28,7 +28,6 @@ func machineKinds() []kind {
 		{name: "i440fx, tpm-crb, OVMF, kernel by `<kernel>`", uefi: true},
 		{name: "q35, tpm-crb, OVMF, kernel by `<kernel>`", uefi: true, change: func(o *guest.Options) { o.Machine = "q35" }},
 		{name: "q35, tpm-crb, OVMF with Secure Boot, from a disk (shim, GRUB, kernel)", uefi: true, secure: true, change: func(o *guest.Options) { o.Machine = "q35" }},
-		{name: "q35, tpm-tis, OVMF with Secure Boot, from a disk (shim, GRUB, kernel)", uefi: true, secure: true, change: func(o *guest.Options) { o.Machine, o.TPM, o.Attested = "q35", "tpm-tis", true }},
 	}
 }
 

@@ -35,6 +35,8 @@ type Service interface {
 
 	Attest(ctx context.Context, who Caller, r AttestRequest) (*Report, error)
 	AttestAsync(ctx context.Context, who Caller, r AttestRequest) (*Job, error) // the job's ID is the report's
+	Direct(ctx context.Context, who Caller, vm string, r DirectRequest) (*DirectChallenge, error)
+	Link(ctx context.Context, who Caller, vm string, r LinkRequest) (*Link, error)
 	Gate(ctx context.Context, who Caller, r GateRequest) (*Gate, error)
 	EAR(ctx context.Context, who Caller, vm, nonce string) (string, error)
 	JWKS(ctx context.Context) ([]byte, error)

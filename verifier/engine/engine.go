@@ -108,6 +108,8 @@ func fromStore(err error, what string) error {
 		return said(ErrNotFound, "%s is not known", what)
 	case errors.Is(err, store.ErrConflict):
 		return said(ErrConflict, "%s conflicts with what is on record", what)
+	case errors.Is(err, store.ErrNonceUsed):
+		return said(ErrConflict, "this challenge was answered before")
 	case errors.Is(err, store.ErrNonceUnknown), errors.Is(err, store.ErrNonceTaken), errors.Is(err, store.ErrNonceExpired):
 		return said(ErrGone, "%s", strings.TrimPrefix(err.Error(), "store: "))
 	}

@@ -23,6 +23,8 @@ const (
 	maxForged      = 16               // VMs of one word about forged metadata that are put on record
 	maxPerHost     = 256              // challenges under way for one host
 	maxHeld        = 256 << 20        // documents that are kept ready, bytes of their content
+	directFor      = time.Minute      // how long a direct challenge counts
+	directSkew     = 5 * time.Second  // between the clocks of replicas
 	maxKnown       = 8192             // elements of a list in what this package encodes
 	maxTries       = 3                // appraisals of one answer that are cut short, until it is ERROR unseen
 	maxMissing     = 10               // VMs named in an alert about their host

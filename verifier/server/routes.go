@@ -60,6 +60,8 @@ func (s *Server) machineRoutes() []route {
 		{pattern: "GET /api/v1/vms/{id}", access: readers, about: "A VM by UUID or name", operation: ask(s.vm)},
 		{pattern: "DELETE /api/v1/vms/{id}", access: operators, about: "Forget a VM: vTPM, replay state, settings, results", operation: do(s.deleteVM)},
 		{pattern: "GET /api/v1/vms/{id}/ear", access: readers, about: "The newest result as a signed token", operation: or[earAnswer](own(api.TypeEAR, s.ear), api.TypeJSON)},
+		{pattern: "POST /api/v1/vms/{id}/direct", access: schedulers, body: api.MaxRequest, about: "Begin the attestation of a VM that the caller asks itself", operation: ask(s.direct)},
+		{pattern: "POST /api/v1/vms/{id}/link", access: schedulers, body: api.MaxDirect, bulk: true, takes: long, about: "Bring what the VM has answered; get its link to its host", operation: ask(s.link)},
 		{pattern: "GET /api/v1/identities", access: viewers, about: "VMs with their keys", operation: ask(s.identities)},
 		{pattern: "POST /api/v1/gate", access: schedulers, body: api.MaxRequest, takes: long, about: "May this VM be used?", operation: ask(s.gate)},
 		{pattern: "POST /api/v1/attest", access: schedulers, body: api.MaxRequest, takes: long, about: "Challenge a host now", operation: or[api.Report](own(api.TypeJSON, s.attest))},

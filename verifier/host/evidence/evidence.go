@@ -107,6 +107,10 @@ func (a *Answer) bind(ctx context.Context) {
 		a.fail(attest.VMHeld, errors.New("it is paused because of an earlier verdict"))
 		return
 	}
+	if len(a.ch.Signer) > 0 {
+		a.linked(short)
+		return
+	}
 	epoch := a.VM.Epoch
 	if a.ch.Scheme != attest.SchemeHYPA {
 		a.sepa(short)
@@ -148,6 +152,12 @@ func (a *Answer) again(ctx context.Context, epoch uint64) {
 // Logs adds the logs that the host's quote does not vouch for and ends the connection.
 func (a *Answer) Logs(ctx context.Context) {
 	if a.conn == nil {
+		return
+	}
+	if len(a.ch.Signer) > 0 { // whoever asked the guest has its logs
+		a.conn.Close()
+		a.conn = nil
+		a.c.remember(a.VM.UUID, a.id)
 		return
 	}
 	// A guest whose quote the store does not know has answered: what it says is kept for examination.
