@@ -110,11 +110,11 @@ func (h *Host) sameGroup(gid string, names []string) bool {
 }
 
 func (h *Host) directories(context.Context) Finding {
-	text, err := systemd.Files.ReadFile("tmpfiles.d/virt-attest.conf")
+	text, err := systemd.Files.ReadFile("tmpfiles.d/virt-attest-host.conf")
 	if err != nil {
 		return skipped("%v", err)
 	}
-	const do = "systemd-tmpfiles --create virt-attest.conf"
+	const do = "systemd-tmpfiles --create virt-attest-host.conf"
 	for line := range strings.Lines(string(text)) {
 		f := strings.Fields(line)
 		if len(f) < 5 || f[0] != "d" {
