@@ -18,7 +18,7 @@ FLEETRATE ?= 3333
 FLEETTIME ?= 2m
 
 # Packages whose tests start VMs and container hosts: one at a time, after all others.
-MACHINES  := /test/(lab|guest|e2e|firstuse)
+MACHINES  := /test/(lab|guest|e2e|lifecycle|firstuse)
 
 DOCDIR    ?= $(PREFIX)/share/doc/virt-attest
 EPOCH     ?= $(shell sh packaging/version.sh -e 2>/dev/null || echo 0)
@@ -28,16 +28,16 @@ PROGRAMS   = $(addprefix bin/,$(STATICBIN) $(CGOBIN))
 COMPLETER ?= bin/virt-attest
 HOSTGO    ?= $(GO)
 
-STATICBIN := virt-attest-hook virt-attest-sidecar virt-attest-guest virt-attest-verifierd
+STATICBIN := virt-attest-hook virt-attest-sidecar virt-attest-guest virt-attest-verifierd virt-attest-custody
 CGOBIN    := virt-attest virt-attest-hostd
 
-.PHONY: help deps build test unit race lint fuzz bench e2e fleet stress demo \
+.PHONY: help deps build test unit race lint fuzz bench e2e lifecycle lifecycle-table fleet stress demo \
 	install install-completion install-guest install-apparmor install-doc dist deb rpm package-test host-vm-test rpm-test lint-packages \
 	reproducible deps-packages release clean
 .DEFAULT_GOAL := help
 
 help: ## list the targets
-	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / { printf "  %-15s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 deps: ## install the Debian packages that building, testing and the lab need (root)
 	@sh test/lab/deps.sh
@@ -60,6 +60,12 @@ race: deps ## the unit tests under the race detector
 
 e2e: deps build ## only the end-to-end tests (root)
 	$(GO) test -tags $(TAGS) -count=1 -v -timeout 25m ./test/e2e/...
+
+lifecycle: deps build ## the whole life of VMs, each event and each kind of machine (root)
+	$(GO) test -tags $(TAGS) -count=1 -v -timeout 45m ./test/lifecycle -args -matrix=all
+
+lifecycle-table: deps build ## the same, and the times into docs/lifecycle.md (root)
+	$(GO) test -tags $(TAGS) -count=1 -v -timeout 45m ./test/lifecycle -args -matrix=all -update
 
 lint: ## go vet, gofmt, golangci-lint, shellcheck
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
@@ -90,9 +96,9 @@ install: ## copy into $(DESTDIR), after `make build`
 		$(DESTDIR)$(PREFIX)/lib/sysusers.d $(DESTDIR)$(PREFIX)/lib/tmpfiles.d $(DESTDIR)$(PREFIX)/share/man $(DESTDIR)$(DOCDIR)/examples
 	install -m 0755 bin/virt-attest $(DESTDIR)$(PREFIX)/bin/
 	install -m 0755 bin/virt-attest-hook bin/virt-attest-hostd bin/virt-attest-verifierd $(DESTDIR)$(PREFIX)/sbin/
-	install -m 0755 bin/virt-attest-sidecar packaging/libexec/* $(DESTDIR)$(PREFIX)/libexec/virt-attest/
+	install -m 0755 bin/virt-attest-sidecar bin/virt-attest-custody packaging/libexec/* $(DESTDIR)$(PREFIX)/libexec/virt-attest/
 	install -m 0755 hooks/qemu.d/50-virt-attest $(DESTDIR)$(SYSCONFDIR)/libvirt/hooks/qemu.d/
-	install -m 0644 $$(ls systemd/*.service | grep -v virt-attest-guest) $(DESTDIR)$(UNITDIR)/
+	install -m 0644 $$(ls systemd/*.service systemd/*.mount | grep -v virt-attest-guest) $(DESTDIR)$(UNITDIR)/
 	install -m 0644 systemd/sysusers.d/*.conf $(DESTDIR)$(PREFIX)/lib/sysusers.d/
 	install -m 0644 systemd/tmpfiles.d/*.conf $(DESTDIR)$(PREFIX)/lib/tmpfiles.d/
 	install -m 0644 packaging/etc/*.toml $(DESTDIR)$(DOCDIR)/examples/

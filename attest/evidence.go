@@ -23,6 +23,9 @@ type Challenge struct {
 	NotAfter int64    `cbor:"5,keyasint" json:"not_after"`          // Unix seconds; an answer that comes later counts for nothing
 	Resume   []Resume `cbor:"6,keyasint,omitempty" json:"resume"`   // where each machine's IMA log goes on, sorted; absent: from entry 0
 	BootLogs bool     `cbor:"7,keyasint,omitempty" json:"bootlogs"` // also send the TCG event logs
+	// Signer is set where somebody has asked the one VM directly: the host then does not ask it, but shows that its
+	// vTPM, on this host, has made the quote that the key with this name signed.
+	Signer Name `cbor:"8,keyasint,omitempty" json:"signer,omitempty"`
 }
 
 // Resume asks for a machine's IMA log from entry Count on, if the machine still
@@ -103,6 +106,8 @@ const (
 	VMNoRecord   VMStatus = 3 // the guest answered, but its vTPM made no quote for this challenge
 	VMNoTPM      VMStatus = 4 // the vTPM is not running: died, or the guest's firmware has not started it
 	VMNotRunning VMStatus = 5 // asked for by the challenge, but no such VM runs here
+	VMHeld       VMStatus = 6 // the host has paused it by a verdict (docs/enforcement.md), so that its guest cannot answer
+	VMRolledBack VMStatus = 7 // it runs with an earlier state of its vTPM than the last one that the host saw
 )
 
 // VMEvidence is one VM's part of an Evidence. UUID, Epoch, Status, EKName, AKName and
@@ -215,6 +220,9 @@ func (c *Challenge) Check() error {
 	if c.Scheme == SchemeSEPAExact && len(c.VMs) != 1 || c.Scheme == SchemeHost && len(c.VMs) != 0 {
 		return fmt.Errorf("%w: %d VMs in a Challenge by %v", ErrMalformed, len(c.VMs), c.Scheme)
 	}
+	if len(c.Signer) > MaxName || len(c.Signer) > 0 && (c.Scheme != SchemeSEPA || len(c.VMs) != 1) {
+		return fmt.Errorf("%w: a Challenge for a link is about one VM, by sepa", ErrMalformed)
+	}
 	if c.Nonce == (Nonce{}) {
 		return fmt.Errorf("%w: the nonce of a Challenge is zero", ErrMalformed)
 	}
@@ -274,7 +282,7 @@ func (v *VMEvidence) Check() error {
 		len(v.AK) > MaxPublic, len(v.EKCert) > MaxCert, len(v.BootLog) > MaxBootLog, len(v.Problem) > 4*MaxText,
 		len(v.Agent.Version) > MaxText, len(v.Agent.Kernel) > MaxText, len(v.Agent.BootID) > MaxText:
 		return fmt.Errorf("%w: evidence of VM %v over its limits", ErrMalformed, v.UUID)
-	case v.Status < VMQuoted || v.Status > VMNotRunning:
+	case v.Status < VMQuoted || v.Status > VMRolledBack:
 		return fmt.Errorf("%w: VM %v has unknown status %d", ErrMalformed, v.UUID, v.Status)
 	}
 	return errors.Join(v.Quote.check(), CheckBanks(v.PCRs), v.IMA.check(), checkSoftware(v.Software, MaxVMSoftware))

@@ -59,7 +59,7 @@ func TestDecodeEvidence_refuses_every_other_form(t *testing.T) {
 		"another version":              changed(func(e *attest.Evidence) { e.Version = 2 }),
 		"VMs out of order":             changed(func(e *attest.Evidence) { e.VMs[0], e.VMs[1] = e.VMs[1], e.VMs[0] }),
 		"a VM that stands there twice": changed(func(e *attest.Evidence) { e.VMs[1] = e.VMs[0] }),
-		"an unknown status":            changed(func(e *attest.Evidence) { e.VMs[0].Status = 6 }),
+		"an unknown status":            changed(func(e *attest.Evidence) { e.VMs[0].Status = 8 }),
 		"status zero":                  changed(func(e *attest.Evidence) { e.VMs[0].Status = 0 }),
 		"an oversized quote":           changed(func(e *attest.Evidence) { e.VMs[0].Quote.Attest = make([]byte, attest.MaxQuote) }),
 		"an oversized key":             changed(func(e *attest.Evidence) { e.Host.AK = make([]byte, attest.MaxPublic+1) }),

@@ -3,18 +3,21 @@
 // quotes, the IMA measurement list and the boot event log.
 //
 // The agent is a courier. What it ships is signed by the vTPM, or explains what is signed;
-// nothing else that it says is believed. So it holds no secret, decides nothing, keeps
-// nothing on disk, runs no program and takes no configuration from the host. It treats the
-// host's requests as hostile all the same: lengths are bounded before anything is done, one
-// request is served at a time, and there is no request that writes anything in the guest.
+// nothing else that it says is believed. So it decides nothing, keeps nothing on disk, runs
+// no program and takes no configuration from the host. It treats the host's requests as
+// hostile all the same: lengths are bounded before anything is done, one request is served
+// at a time. The one request that writes something in the guest brings a secret that the
+// Verifier sealed to this VM's vTPM (docs/secrets.md); it becomes a file in memory.
 //
-// Files and devices it uses, all of them for reading but the two devices:
+// Files and devices it uses, for reading but the two devices and the last one:
 //
 //	/dev/vportNpM                                    the port, found in /sys/class/virtio-ports
 //	/dev/tpmrm0                                      the vTPM behind the kernel's resource manager
 //	/sys/kernel/security/ima/binary_runtime_measurements
+//	/sys/kernel/security/ima/runtime_measurements_count      once a half second, while a host is there
 //	/sys/kernel/security/tpm0/binary_bios_measurements
 //	/proc/sys/kernel/random/boot_id
+//	/run/virt-attest-guest/secrets                       released secrets, written
 package guestagent
 
 import (
@@ -25,6 +28,7 @@ import (
 	"io/fs"
 	"os"
 	"strings"
+	"sync/atomic"
 
 	"github.com/google/go-tpm/tpm2/transport"
 	"golang.org/x/sys/unix"
@@ -40,7 +44,12 @@ type Files struct {
 	IMA     string // binary measurement list with SHA-1 template digests
 	BootLog string // TCG event log
 	BootID  string
+	Secrets string // directory in memory for released secrets; "": none are taken
+	Count   string // how many entries the measurement list has, in decimal
 }
+
+// DefaultSecrets is where released secrets are.
+const DefaultSecrets = "/run/virt-attest-guest/secrets"
 
 // SystemFiles is where Linux has them.
 func SystemFiles() Files {
@@ -48,6 +57,8 @@ func SystemFiles() Files {
 		IMA:     "/sys/kernel/security/ima/binary_runtime_measurements",
 		BootLog: "/sys/kernel/security/tpm0/binary_bios_measurements",
 		BootID:  "/proc/sys/kernel/random/boot_id",
+		Secrets: DefaultSecrets,
+		Count:   "/sys/kernel/security/ima/runtime_measurements_count",
 	}
 }
 
@@ -57,11 +68,13 @@ type Agent struct {
 	files   Files
 	tpm     keys
 	ima     *imalog.Log
+	secrets secrets
+	shipped atomic.Uint64 // entries of the list that a host has been given
 }
 
 // New prepares an agent; nothing is opened before it is asked for.
 func New(version string, tpm transport.TPM, files Files) *Agent {
-	return &Agent{version: version, files: files, tpm: keys{tpm: tpm}, ima: imalog.New(files.IMA, attest.SHA1)}
+	return &Agent{version: version, files: files, tpm: keys{tpm: tpm}, ima: imalog.New(files.IMA, attest.SHA1), secrets: secrets{dir: files.Secrets}}
 }
 
 // Close unloads the attestation key and closes files. The TPM stays the caller's.
@@ -82,6 +95,10 @@ func (a *Agent) Handle(_ context.Context, op uint8, payload []byte) ([]byte, err
 		return ask(payload, a.imaChunk)
 	case agentproto.OpBootLog:
 		return ask(payload, a.bootChunk)
+	case agentproto.OpRequest:
+		return reply(a.secrets.request())
+	case agentproto.OpSecret:
+		return ask(payload, func(q agentproto.Secret) (struct{}, error) { return a.secrets.take(&a.tpm, q) })
 	}
 	return nil, badRequest("unknown request %d", op)
 }
@@ -152,6 +169,7 @@ func (a *Agent) imaChunk(q agentproto.Log) (agentproto.LogChunk, error) {
 	case err != nil:
 		return agentproto.LogChunk{}, err
 	}
+	a.shipped.Store(max(a.shipped.Load(), c.From+c.Count))
 	return agentproto.LogChunk{BootID: id, From: c.From, Count: c.Count, Data: c.Data, More: c.More, TemplateHash: attest.SHA1}, nil
 }
 

@@ -161,7 +161,7 @@ func TestBootLog_over_the_limit_is_refused_and_not_cut(t *testing.T) {
 }
 
 // An agent must be no way to run a program in the VM (CVE-2021-43310), must not unpack what others send
-// (CVE-2022-23950 and the advisories beside it), and opens no network connection.
+// (CVE-2022-23950 and the advisories beside it), and calls nobody: it listens where it is told to, and nowhere else.
 func TestAgent_cannot_run_programs_unpack_archives_or_speak_HTTP(t *testing.T) {
 	out, err := exec.Command("go", "list", "-deps", "virt-attest/cmd/virt-attest-guest").Output()
 	if err != nil {
@@ -172,15 +172,15 @@ func TestAgent_cannot_run_programs_unpack_archives_or_speak_HTTP(t *testing.T) {
 		t.Fatalf("only %d packages", len(deps))
 	}
 	for _, d := range deps {
-		if d == "os/exec" || d == "plugin" || strings.HasPrefix(d, "compress/") || strings.HasPrefix(d, "archive/") || d == "net/http" || d == "crypto/tls" {
+		if d == "os/exec" || d == "plugin" || strings.HasPrefix(d, "compress/") || strings.HasPrefix(d, "archive/") || d == "net/http" {
 			t.Errorf("the agent reaches %s", d)
 		}
 	}
 }
 
 // World-readable and temporary files of an agent were CVE-2022-23952 and CVE-2022-23949: this one
-// makes none.
-func TestAgent_writes_no_file(t *testing.T) {
+// makes none but those of released secrets, in memory and for root alone (secrets_test.go).
+func TestAgent_writes_no_file_but_released_secrets(t *testing.T) {
 	files, err := filepath.Glob("*/*.go")
 	if err != nil {
 		t.Fatal(err)
@@ -190,7 +190,7 @@ func TestAgent_writes_no_file(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, f := range append(files, own...) {
-		if strings.HasSuffix(f, "_test.go") {
+		if strings.HasSuffix(f, "_test.go") || f == "secrets.go" {
 			continue
 		}
 		b, err := os.ReadFile(f)
@@ -231,13 +231,13 @@ func TestMain_says_what_is_wrong_with_its_arguments(t *testing.T) {
 func FuzzHandle(f *testing.F) {
 	for _, v := range []any{
 		agentproto.Quote{Nonce: make([]byte, nonceSize), Selection: selection}, agentproto.Activate{CredentialBlob: []byte{0, 1, 2}},
-		agentproto.Log{BootID: "boot-1", From: 3, Max: 1 << 31}, nil,
+		agentproto.Log{BootID: "boot-1", From: 3, Max: 1 << 31}, agentproto.Secret{Name: "disk"}, nil,
 	} {
 		b, err := channel.Encode(v)
 		if err != nil {
 			f.Fatal(err)
 		}
-		for op := range uint8(8) {
+		for op := range uint8(10) {
 			f.Add(op, b)
 		}
 	}

@@ -10,6 +10,7 @@ import (
 	"virt-attest/attest"
 	"virt-attest/internal/agentproto"
 	"virt-attest/internal/ptpm"
+	"virt-attest/internal/sealed"
 	"virt-attest/internal/tpmkeys"
 )
 
@@ -99,6 +100,9 @@ func (k *keys) identity() (agentproto.Identity, error) {
 func (k *keys) activate(q agentproto.Activate) (agentproto.Activated, error) {
 	return with(k, func(ak *tpmkeys.AK) (agentproto.Activated, error) {
 		secret, err := tpmkeys.Activate(k.tpm, ak, q.CredentialBlob, q.Secret)
+		if err == nil && sealed.IsContent(secret) { // the key of a secret for this VM, which the host would learn
+			return agentproto.Activated{}, badRequest("the credential is not one that proves a key")
+		}
 		return agentproto.Activated{Secret: secret}, err
 	})
 }

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"sync"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 
@@ -33,6 +34,8 @@ func parse(args []string, stderr io.Writer) (options, error) {
 	fs.StringVar(&o.path, "config", DefaultPath, "configuration `file`")
 	fs.StringVar(&given.Port, "port", given.Port, "virtio-serial port `device` (default: the port named "+agentproto.PortName+")")
 	fs.StringVar(&given.TPM, "tpm", given.TPM, "TPM `device`")
+	fs.StringVar(&given.Listen, "listen", given.Listen, "also answer relying parties at this `address`: tcp://HOST:PORT or vsock://:PORT")
+	fs.StringVar(&given.Secrets, "secrets", given.Secrets, "`directory` in memory for released secrets (none: take none)")
 	fs.BoolVar(&o.initramfs, "initramfs", false, "no init system yet: mount what is missing")
 	fs.BoolVar(&o.verbose, "v", false, "log every session with the host")
 	fs.BoolVar(&o.version, "version", false, "print the version and exit")
@@ -55,8 +58,15 @@ func parse(args []string, stderr io.Writer) (options, error) {
 			o.Port = given.Port
 		case "tpm":
 			o.TPM = given.TPM
+		case "listen":
+			o.Listen = given.Listen
+		case "secrets":
+			o.Secrets = given.Secrets
 		}
 	})
+	if !placeOfSecrets(o.Secrets) {
+		return o, fmt.Errorf("-secrets %q is neither an absolute path nor none", o.Secrets)
+	}
 	return o, nil
 }
 
@@ -66,6 +76,9 @@ type configError struct{ error }
 // Main is the program virt-attest-guest. It returns its exit status: 0 after ctx ended,
 // 1 for a failure, 2 for wrong usage, 4 for a wrong configuration.
 func Main(ctx context.Context, args []string, stdout, stderr io.Writer) int {
+	if len(args) > 0 && args[0] == "secret" {
+		return secretMain(ctx, args[1:], stdout, stderr)
+	}
 	o, err := parse(args, stderr)
 	if err != nil {
 		fmt.Fprintln(stderr, "virt-attest-guest:", err)
@@ -95,8 +108,25 @@ func run(ctx context.Context, o options, log *slog.Logger) error {
 	}
 	tpm := ptpm.Device(o.TPM)
 	defer tpm.Close()
-	agent := New(version.Version, tpm, SystemFiles())
+	files := SystemFiles()
+	if files.Secrets = o.Secrets; o.Secrets == noSecrets {
+		files.Secrets = ""
+	}
+	agent := New(version.Version, tpm, files)
 	defer agent.Close()
+	var mu sync.Mutex // the agent serves one request at a time, whoever asks
+	var peers sync.WaitGroup
+	defer peers.Wait()
+	if o.Listen != "" {
+		ended, cancel := context.WithCancel(ctx)
+		defer cancel()
+		peers.Go(func() {
+			// The host is served all the same: it is not to notice.
+			if err := o.listen(ended, only(&mu, agent.peer), log); err != nil {
+				log.Error("relying parties are not answered", "err", err)
+			}
+		})
+	}
 	notify := ready(log)
 	for ctx.Err() == nil {
 		port, err := openPort(ctx, o.Port, log, notify)
@@ -107,7 +137,7 @@ func run(ctx context.Context, o options, log *slog.Logger) error {
 			return err
 		}
 		notify()
-		err = agent.Serve(ctx, port, log)
+		err = agent.serve(ctx, port, &mu, log)
 		port.Close()
 		if err != nil {
 			log.Warn("port lost", "err", err)

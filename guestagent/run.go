@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"log/slog"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -19,13 +20,18 @@ import (
 // every one is told that the agent is there (OpReady), and half a frame that one left behind
 // ends with it.
 func (a *Agent) Serve(ctx context.Context, port *vport.Port, log *slog.Logger) error {
+	return a.serve(ctx, port, new(sync.Mutex), log)
+}
+
+// serve takes turns with whoever else holds mu while it asks the agent something.
+func (a *Agent) serve(ctx context.Context, port *vport.Port, mu *sync.Mutex, log *slog.Logger) error {
 	stop := context.AfterFunc(ctx, func() { port.Close() })
 	defer stop()
 	for {
 		err := port.WaitHost()
 		if err == nil {
 			log.Debug("host connected")
-			err = a.session(ctx, port)
+			err = a.session(ctx, port, mu)
 		}
 		switch {
 		case ctx.Err() != nil:
@@ -42,7 +48,7 @@ func (a *Agent) Serve(ctx context.Context, port *vport.Port, log *slog.Logger) e
 }
 
 // session serves one host until it goes. A host that does not read ends the session, too.
-func (a *Agent) session(ctx context.Context, port *vport.Port) error {
+func (a *Agent) session(ctx context.Context, port *vport.Port, mu *sync.Mutex) error {
 	hello, err := reply(a.Hello())
 	if err != nil {
 		return err
@@ -54,7 +60,16 @@ func (a *Agent) session(ctx context.Context, port *vport.Port) error {
 	if err := channel.Write(port, ready, agentproto.MaxPayload); err != nil {
 		return fmt.Errorf("announce: %w", err)
 	}
-	return channel.Serve(ctx, port, agentproto.MaxPayload, a.Handle)
+	ctx, cancel := context.WithCancel(ctx)
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	defer cancel()
+	beside.Go(func() { a.watchGrowth(ctx, port) })
+	return channel.Serve(ctx, port, agentproto.MaxPayload, func(ctx context.Context, op uint8, payload []byte) ([]byte, error) {
+		mu.Lock()
+		defer mu.Unlock()
+		return a.Handle(ctx, op, payload)
+	})
 }
 
 func pause(ctx context.Context) {

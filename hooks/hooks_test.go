@@ -38,6 +38,14 @@ func document(dir string) string {
 type units struct {
 	calls []string
 	err   error
+	why   string
+}
+
+func (u *units) Failure(_ context.Context, unit string) string {
+	if u.why != "" {
+		u.calls = append(u.calls, "ask "+unit)
+	}
+	return u.why
 }
 
 func (u *units) Start(_ context.Context, unit string) error {
@@ -216,8 +224,9 @@ func TestRelease_leaves_no_sockets_that_nobody_serves(t *testing.T) {
 // stuck is a systemd client that heeds no deadline.
 type stuck struct{ until chan struct{} }
 
-func (s stuck) Start(context.Context, string) error   { <-s.until; return nil }
-func (s stuck) Stop(context.Context, ...string) error { <-s.until; return nil }
+func (s stuck) Start(context.Context, string) error    { <-s.until; return nil }
+func (s stuck) Stop(context.Context, ...string) error  { <-s.until; return nil }
+func (s stuck) Failure(context.Context, string) string { <-s.until; return "" }
 
 func TestRun_returns_in_time_even_if_something_below_is_stuck(t *testing.T) {
 	s := stuck{make(chan struct{})}
@@ -245,6 +254,15 @@ func TestPrepare_says_what_to_do(t *testing.T) {
 		if !strings.Contains(stderr.String(), part) {
 			t.Errorf("%q is missing in %q", part, stderr.String())
 		}
+	}
+}
+
+func TestPrepare_says_why_the_vTPM_stays_locked(t *testing.T) {
+	u := &units{err: errors.New(`job ended as "failed"`), why: "the host's PCRs 7 are not what they were sealed to; virt-attest custody recover"}
+	var stderr strings.Builder
+	h := Hook{Args: []string{"hook", "vm", "prepare", "begin", "-"}, Stdin: strings.NewReader(optedIn), Stderr: &stderr, Units: u}
+	if code := h.Run(context.Background()); code != 1 || !strings.Contains(stderr.String(), u.why) || !slices.Contains(u.calls, "ask "+strings.Replace(sidecarUnit, "sidecar", "custody", 1)) {
+		t.Fatalf("exit %d: %s (%q)", code, stderr.String(), u.calls)
 	}
 }
 

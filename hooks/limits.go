@@ -10,4 +10,5 @@ const (
 	ReleaseDeadline = 3 * time.Second
 
 	maxName = 128 // bytes of a domain's name in a message
+	maxWhy  = 800 // bytes of a unit's status in a message
 )

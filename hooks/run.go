@@ -20,10 +20,17 @@ func SidecarUnit(uuid attest.UUID) string { return "virt-attest-sidecar@" + uuid
 // SWTPMUnit names the systemd unit of a VM's swtpm. The sidecar's unit starts it (Wants=).
 func SWTPMUnit(uuid attest.UUID) string { return "virt-attest-swtpm@" + uuid.String() + ".service" }
 
-// Units starts and stops systemd units. Both methods return when the job is over or ctx is.
+// CustodyUnit names the systemd unit that unlocks the state of a VM's vTPM. The swtpm's unit starts it (Requires=).
+func CustodyUnit(uuid attest.UUID) string {
+	return "virt-attest-custody@" + uuid.String() + ".service"
+}
+
+// Units starts and stops systemd units. All methods return when the job is over or ctx is.
 type Units interface {
 	Start(ctx context.Context, unit string) error
 	Stop(ctx context.Context, units ...string) error
+	// Failure is what a unit that has failed says of itself, or empty.
+	Failure(ctx context.Context, unit string) string
 }
 
 // Hook is one call of the hook.
@@ -77,7 +84,7 @@ func (h *Hook) act(ctx context.Context) error {
 	switch a.Verb {
 	case Start:
 		if err := h.Units.Start(ctx, SidecarUnit(a.UUID)); err != nil {
-			return &startError{a.UUID, err}
+			return &startError{a.UUID, err, h.Units.Failure(ctx, CustodyUnit(a.UUID))}
 		}
 	case Stop:
 		if err := h.Units.Stop(ctx, SidecarUnit(a.UUID), SWTPMUnit(a.UUID)); err != nil {
@@ -139,9 +146,13 @@ func (h *Hook) complain(err error) {
 type startError struct {
 	uuid attest.UUID
 	err  error
+	why  string // what the unit with its keys says, where that failed
 }
 
 func (e *startError) Error() string {
+	if e.why != "" {
+		return fmt.Sprintf("its vTPM did not start: %s. More: journalctl -b -u '%s'", e.why, CustodyUnit(e.uuid))
+	}
 	return fmt.Sprintf("its vTPM did not start: %v. To find out why: systemctl status '%s' '%s'; journalctl -b -u 'virt-attest-*@%s.service'",
 		e.err, SidecarUnit(e.uuid), SWTPMUnit(e.uuid), e.uuid)
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"strings"
 
 	systemd "github.com/coreos/go-systemd/v22/dbus"
 	"github.com/godbus/dbus/v5"
@@ -32,6 +33,28 @@ func (Systemd) Start(ctx context.Context, unit string) error {
 	case <-ctx.Done():
 		return fmt.Errorf("systemd's start job of %s did not end in time", unit)
 	}
+}
+
+// Failure reads the status of a unit that has failed.
+func (Systemd) Failure(ctx context.Context, unit string) string {
+	conn, err := connect(ctx)
+	if err != nil {
+		return ""
+	}
+	defer conn.Close()
+	state, err := conn.GetUnitPropertyContext(ctx, unit, "ActiveState")
+	if err != nil || state.Value.Value() != "failed" {
+		return ""
+	}
+	text, err := conn.GetUnitTypePropertyContext(ctx, unit, "Service", "StatusText")
+	if err != nil {
+		return ""
+	}
+	said, _ := text.Value.Value().(string)
+	if len(said) > maxWhy {
+		said = said[:maxWhy] + "…"
+	}
+	return strings.ToValidUTF8(said, "?")
 }
 
 // Stop stops units, in that order, and waits for the jobs. A unit that does not run is no error.

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"virt-attest/attest"
 	"virt-attest/internal/ledger"
 	"virt-attest/internal/sidecarproto"
 	"virt-attest/sidecar/agentport"
@@ -230,6 +231,10 @@ type noLedger struct{ err error }
 func (n noLedger) Epoch() uint64                  { return 0 }
 func (n noLedger) PowerOn(string) (uint64, error) { return 0, n.err }
 func (n noLedger) Quote(ledger.Quote) error       { return n.err }
+func (n noLedger) Taken(attest.Digest) error      { return n.err }
+func (n noLedger) Used() error                    { return nil }
+func (n noLedger) Restoring(attest.Digest) string { return ledger.CauseArrival }
+func (n noLedger) RolledBack() string             { return "" }
 func (n noLedger) Expect([]byte, time.Time) error { return n.err }
 func (n noLedger) Head() (uint64, [32]byte)       { return 0, [32]byte{} }
 func (n noLedger) Close() error                   { return nil }

@@ -67,6 +67,7 @@ const (
 	sidecar     = "virt-attest-sidecar@.service"
 	swtpm       = "virt-attest-swtpm@.service"
 	manufacture = "virt-attest-manufacture@.service"
+	keys        = "virt-attest-custody@.service"
 )
 
 var vm = attest.UUID{0xab, 15: 0xcd}
@@ -76,7 +77,7 @@ func instance(s string) string { return strings.ReplaceAll(s, vm.String(), "%i")
 
 func TestAllUnits_are_there(t *testing.T) {
 	want := []string{
-		"virt-attest-guest.service", "virt-attest-hostd.service", manufacture, sidecar, swtpm, "virt-attest-verifierd.service",
+		"virt-attest-custody@.service", "virt-attest-guest.service", "virt-attest-hostd.service", manufacture, sidecar, swtpm, "virt-attest-verifierd.service",
 	}
 	if got := units(t); !slices.Equal(got, want) {
 		t.Fatalf("%q", got)
@@ -90,7 +91,11 @@ func verified(t *testing.T, args ...string) {
 	t.Helper()
 	dir := t.TempDir()
 	var paths []string
-	for _, name := range units(t) {
+	names := units(t)
+	if args[0] == "verify" {
+		names = append(names, "run-vtpm.custody.mount")
+	}
+	for _, name := range names {
 		path := filepath.Join(dir, name)
 		text := execLine.ReplaceAllString(file(t, name), "${1}/bin/true")
 		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
@@ -115,6 +120,7 @@ var exposures = map[string]int{
 	"virt-attest-guest.service":     12, // root, for the TPM, the port and the logs
 	"virt-attest-hostd.service":     26, // root, the network, all sidecars' sockets
 	manufacture:                     20, // root, chown
+	"virt-attest-custody@.service":  19, // root, the physical TPM
 	sidecar:                         19, // leaves out what mounts would forbid once more: docs/adr/0002
 	swtpm:                           17,
 	"virt-attest-verifierd.service": 16, // the network
@@ -223,8 +229,26 @@ func TestUnitsOfAVM_live_and_die_each_on_its_own(t *testing.T) {
 	}
 }
 
+func TestACustody_that_fails_starts_no_swtpm_and_makes_no_vTPM_in_clear(t *testing.T) {
+	unit, where := "virt-attest-custody@%i.service", "/run/"+parse(t, keys).get("Service/RuntimeDirectory")
+	for _, name := range []string{swtpm, manufacture} {
+		u := parse(t, name)
+		if !slices.Contains(u.words("Unit/Requires"), unit) || !slices.Contains(u.words("Unit/After"), unit) {
+			t.Errorf("%s starts without its keys", name)
+		}
+	}
+	u := parse(t, swtpm)
+	if u.get("Service/EnvironmentFile") != "-"+where+"/env" || u.get("Service/Environment") != "CUSTODY=" || u.get("Service/BindReadOnlyPaths") != "-"+where ||
+		!strings.HasSuffix(u.get("Service/ExecStart"), " $CUSTODY") {
+		t.Errorf("swtpm does not get what is in %s", where)
+	}
+	if m := parse(t, "run-vtpm.custody.mount"); m.get("Mount/Where") != filepath.Dir(where) || m.get("Mount/Type") != "ramfs" {
+		t.Errorf("keys in %s can be swapped to a disk", where)
+	}
+}
+
 func TestUnitsOfAVM_are_stopped_after_the_guests(t *testing.T) { // F15: host shutdown
-	for _, name := range []string{sidecar, swtpm, manufacture} {
+	for _, name := range []string{sidecar, swtpm, manufacture, keys, "run-vtpm.custody.mount"} {
 		before := parse(t, name).words("Unit/Before")
 		for _, want := range []string{"virt-guest-shutdown.target", "libvirtd.service", "virtqemud.service"} {
 			if !slices.Contains(before, want) {
@@ -262,6 +286,7 @@ func TestUnitsOfAVM_have_no_network_and_see_no_other_VM(t *testing.T) {
 
 func TestUsersAndDirectories_of_the_units_are_made(t *testing.T) {
 	users, dirs := file(t, "sysusers.d/virt-attest-host.conf")+file(t, "sysusers.d/virt-attest-verifier.conf"), file(t, "tmpfiles.d/virt-attest-host.conf")
+	dirs += "\nd " + parse(t, "run-vtpm.custody.mount").get("Mount/Where") + " by mounting"
 	for _, name := range units(t) {
 		u := parse(t, name)
 		if user := u.get("Service/User"); user != "" && !strings.Contains("\n"+users, "\nu "+user+" ") {

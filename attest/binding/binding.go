@@ -30,12 +30,20 @@ import (
 // Every hash has its own tag, which ends in a zero byte, so that no input of one is an input of another.
 const (
 	vmNonceTag   = "virt-attest/v1/vm-nonce\x00"
+	directTag    = "virt-attest/v1/direct\x00"
 	itemTag      = "virt-attest/v1/item\x00"
 	compositeTag = "virt-attest/v1/composite\x00"
 )
 
 // ErrNotIncluded says that a challenge's item is not among those that the qualifying data binds.
 var ErrNotIncluded = errors.New("binding: the qualifying data does not bind this item")
+
+// DirectNonce is n of a challenge that a relying party makes together with the Verifier: H("direct" tag || the relying
+// party's nonce || the Verifier's). Neither of them can have known it before.
+func DirectNonce(own, made attest.Nonce) attest.Nonce {
+	b := append([]byte(directTag), own[:]...)
+	return sha256.Sum256(append(b, made[:]...))
+}
 
 // VMNonce is the nonce that the VM's vTPM quotes over (SEPA step 1). It differs from VM to VM,
 // so that a quote made for one VM never answers for another. In sepa-exact it is the challenge's

@@ -28,6 +28,7 @@ const (
 	KindNoAnswer   Kind = "no-answer"   // the guest agent did not answer
 	KindNoTPM      Kind = "no-tpm"      // the vTPM is not running
 	KindNotRunning Kind = "not-running" // asked for, but not on this host
+	KindRollback   Kind = "rollback"    // an earlier state of the VM was restored, as the host's store shows
 	KindMissing    Kind = "missing"     // asked for, and left out of the answer
 	KindUnasked    Kind = "unasked"     // in the answer, and not asked for
 	KindIdentity   Kind = "identity"    // the keys that were sent are not those that the host signed
@@ -76,6 +77,10 @@ func StatusError(vm attest.UUID, s attest.VMStatus) error {
 		return Errorf(KindNoTPM, "VM %v: its vTPM is not running", vm)
 	case attest.VMNotRunning:
 		return Errorf(KindNotRunning, "VM %v does not run on this host", vm)
+	case attest.VMHeld:
+		return Errorf(KindNoAnswer, "VM %v: its host has paused it by an earlier verdict", vm)
+	case attest.VMRolledBack:
+		return Errorf(KindRollback, "VM %v runs with an earlier state of its vTPM than the last one that its host saw", vm)
 	}
 	return Errorf(KindMalformed, "VM %v: unknown status %d", vm, s)
 }

@@ -82,6 +82,15 @@ func NameOf(tpmtPublic []byte) (attest.Name, error) {
 	return nameWith(p.nameAlg, tpmtPublic), nil
 }
 
+// QualifiedNameOf is the qualified name of a primary key of the endorsement hierarchy with this name; nil where the name
+// is none.
+func QualifiedNameOf(name attest.Name) attest.Name {
+	if len(name) < 2 || len(name) != 2+attest.Alg(uint16(name[0])<<8|uint16(name[1])).Size() {
+		return nil
+	}
+	return qualifiedName(name)
+}
+
 // qualifiedName is H_nameAlg(TPM_RH_ENDORSEMENT || name) behind nameAlg: the qualified name of a
 // primary key, whose parent's name is the hierarchy's handle (TPM 2.0 Part 1, section 16.2).
 func qualifiedName(name attest.Name) attest.Name {

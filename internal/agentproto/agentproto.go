@@ -3,7 +3,10 @@
 // Nothing the agent says is believed unless the vTPM or the host signs it.
 package agentproto
 
-import "virt-attest/attest"
+import (
+	"virt-attest/attest"
+	"virt-attest/internal/sealed"
+)
 
 // PortName is the name of the virtio-serial port (libvirt: <target type='virtio' name='…'/>).
 const PortName = "org.virt_attest.0"
@@ -22,10 +25,20 @@ const (
 	OpQuote    uint8 = 4 // Quote → Quoted
 	OpIMA      uint8 = 5 // Log → LogChunk
 	OpBootLog  uint8 = 6 // Log → LogChunk
+	OpRequest  uint8 = 7 // nil → Request
+	OpSecret   uint8 = 8 // Secret → nil
 )
 
-// OpReady is the event that the agent sends when it has opened the port: its payload is a Hello.
-const OpReady uint8 = 1
+// The events, which the agent sends unasked. They are hints: the host looks for itself.
+const (
+	OpReady uint8 = 1 // Hello: the agent has opened the port
+	OpGrown uint8 = 2 // Grown: the IMA list has entries that nobody has been given yet
+)
+
+// Grown says how long the IMA list is.
+type Grown struct {
+	Count uint64 `cbor:"1,keyasint"`
+}
 
 // Hello says who the agent is.
 type Hello struct {
@@ -82,4 +95,18 @@ type LogChunk struct {
 	Data         []byte     `cbor:"4,keyasint,omitempty"`
 	More         bool       `cbor:"5,keyasint"`
 	TemplateHash attest.Alg `cbor:"6,keyasint,omitempty"`
+}
+
+// Request is how the agent asks for the VM's secrets: what is sealed with its nonce is taken once for each name, until the next
+// Request or for a short time.
+type Request struct {
+	Nonce []byte `cbor:"1,keyasint"` // sealed.NonceSize
+}
+
+// Secret is a secret for this VM, sealed to its vTPM. The names of the keys and the nonce are not in it: the agent knows its own.
+type Secret struct {
+	VM    attest.UUID `cbor:"1,keyasint"`
+	Epoch uint64      `cbor:"2,keyasint"`
+	Name  string      `cbor:"3,keyasint"`
+	Box   sealed.Box  `cbor:"4,keyasint"`
 }

@@ -71,7 +71,7 @@ type scanner struct {
 
 // scan reads a document up to the end of its root element.
 func scan(r io.Reader) (*element, error) {
-	limited := &io.LimitedReader{R: r, N: MaxXML + 1}
+	limited := &io.LimitedReader{R: OneColon(r), N: MaxXML + 1}
 	s := scanner{dec: xml.NewDecoder(limited)}
 	root, err := s.root()
 	if limited.N == 0 {

@@ -2,12 +2,13 @@ package ledger
 
 import "time"
 
-// Bounds of a VM's store. The largest carry-over, MaxAwaited announcements with
+// Bounds of a VM's store. The largest carry-over, MaxTaken states and MaxAwaited announcements with
 // MaxPerAwaited quotes each, fits into a segment with room to spare (a test computes it).
 const (
 	SegmentSize   = 256 << 10        // bytes of a segment file
 	Segments      = 16               // segments kept
 	MaxLine       = 1024             // bytes of a line with its line feed
+	MaxTaken      = 48               // states that were taken away, which are known again
 	MaxAwaited    = 64               // announcements that have not expired
 	MaxPerAwaited = 4                // quotes kept for one announcement; further ones are counted
 	MaxAwait      = 10 * time.Minute // how long an announcement may live

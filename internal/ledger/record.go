@@ -25,6 +25,8 @@ const (
 	KindPowerOn  Kind = "power-on" // the vTPM was powered on: Cause; Epoch is the new one
 	KindExpect   Kind = "expect"   // hostd awaits a quote over Extra until Until
 	KindQuote    Kind = "quote"    // the vTPM made a quote: Hash, Extra, Signer, InFlight
+	KindTaken    Kind = "taken"    // the vTPM's state was taken away, by a save, a snapshot or a migration: Hash, of the state
+	KindUsed     Kind = "used"     // the guest used the vTPM after that: what was taken is an earlier state now
 	KindDropped  Kind = "dropped"  // Count quotes that nobody awaited came too fast and are only counted
 	KindRepaired Kind = "repaired" // a torn last line of Count bytes was cut off after a crash
 	KindDamaged  Kind = "damaged"  // File did not verify when the sidecar started and was set aside
@@ -37,7 +39,7 @@ type Record struct {
 	Epoch uint64    // power-ons of the vTPM so far
 	Kind  Kind
 
-	Hash     attest.Digest   // VmAttestationHash: attest.Quote.Hash
+	Hash     attest.Digest   // VmAttestationHash: attest.Quote.Hash; of a state that was taken: its digest
 	Extra    attest.HexBytes // extraData of the quote: at most MaxExtra bytes
 	Signer   attest.Name     // qualified signer as the quote names it
 	InFlight uint64          // the sidecar's number for the TPM command
@@ -97,6 +99,8 @@ func (r *Record) appendBody(b []byte) []byte {
 		b = appendHex(b, "prev", r.Prev[:])
 	case KindPowerOn:
 		b = appendText(b, "cause", r.Cause)
+	case KindTaken:
+		b = appendHex(b, "hash", r.Hash[:])
 	case KindExpect:
 		b = appendHex(b, "extra", r.Extra)
 		b = r.Until.AppendFormat(append(b, `,"until":"`...), timeLayout)
@@ -232,7 +236,7 @@ func (w *wire) record() (Record, error) {
 	if w.UUID != nil {
 		r.UUID = *w.UUID
 	}
-	if !digest(&r.Hash, w.Hash, w.Kind == KindQuote) || !digest(&r.Prev, w.Prev, w.Kind == KindSegment) {
+	if !digest(&r.Hash, w.Hash, w.Kind == KindQuote || w.Kind == KindTaken) || !digest(&r.Prev, w.Prev, w.Kind == KindSegment) {
 		return Record{}, errEncoding
 	}
 	if len(r.Extra) > MaxExtra || len(r.Signer) > attest.MaxName || !plain(r.Cause) || !plain(r.File) || !plain(string(r.Kind)) {

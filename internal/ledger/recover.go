@@ -48,6 +48,7 @@ func (w *Writer) replaySegment(n uint64) (size int64, torn int, err error) {
 
 func (w *Writer) replay(s *segment, r Record, number uint64) error {
 	w.seq, w.head, w.epoch = r.Seq, r.Chain, max(w.epoch, r.Epoch)
+	w.saw(r)
 	switch r.Kind {
 	case KindSegment:
 		if err := s.checkHead(r, w.uuid, number); err != nil {
@@ -115,15 +116,15 @@ func (w *Writer) setAside(numbers []uint64, cause error) error {
 	w.log.Error("hypervisor store is damaged: the file was set aside and a new chain begins",
 		"vm", w.uuid, "file", name+damagedSuffix, "err", cause)
 	w.oldest, w.head = newest+1, [32]byte{}
-	return w.newSegment(newest+1, w.head, []Record{{Kind: KindDamaged, File: name + damagedSuffix}})
+	return w.newSegment(newest+1, w.head, append([]Record{{Kind: KindDamaged, File: name + damagedSuffix}}, w.states.records(w.epoch)...))
 }
 
-// salvage forgets what was read and finds only the counters that must not go back, in
-// whatever lines can still be read.
+// salvage forgets what was read and finds only the counters that must not go back and the states that were
+// taken, in whatever lines can still be read.
 func (w *Writer) salvage(numbers []uint64) {
 	const sane = 1 << 48 // counts that a real store cannot reach: an invention
 	clear(w.awaited)
-	w.last, w.seq, w.epoch = Record{}, 0, 0
+	w.last, w.seq, w.epoch, w.states = Record{}, 0, 0, states{}
 	for _, n := range numbers {
 		data, err := w.dir.load(segmentName(n))
 		if err != nil {
@@ -132,6 +133,7 @@ func (w *Writer) salvage(numbers []uint64) {
 		for line := range bytes.Lines(data) {
 			if r, err := parseLine(line); err == nil && r.Seq < sane && r.Epoch < sane {
 				w.seq, w.epoch = max(w.seq, r.Seq), max(w.epoch, r.Epoch)
+				w.saw(r)
 			}
 		}
 	}

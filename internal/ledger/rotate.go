@@ -19,8 +19,8 @@ func (w *Writer) rotate() error {
 	return w.newSegment(w.number+1, w.head, w.carryOver())
 }
 
-// carryOver lists what must be in every newest segment: live announcements with their quotes, and
-// the last quote, by which a repetition is recognised. Oldest first.
+// carryOver lists what must be in every newest segment: what is known of states, live announcements with their
+// quotes, and the last quote, by which a repetition is recognised. Oldest first.
 func (w *Writer) carryOver() []Record {
 	var out []Record
 	lastIn := w.last.Kind != KindQuote
@@ -35,7 +35,7 @@ func (w *Writer) carryOver() []Record {
 		out = append(out, w.last)
 	}
 	slices.SortStableFunc(out, func(a, b Record) int { return cmp.Compare(origin(a), origin(b)) })
-	return out
+	return append(w.states.records(w.epoch), out...)
 }
 
 // origin is the sequence number that a quote was first recorded under; 0 for the rest.

@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"virt-attest/attest"
@@ -45,6 +46,8 @@ type Writer struct {
 	epoch   uint64
 	last    Record // the last quote recorded, to recognise its repetition
 	awaited map[string]*awaited
+	states  states
+	unused  atomic.Bool // states.fresh is set
 	bucket  bucket
 	dropped uint64    // not yet recorded
 	told    time.Time // when the last dropped record was written
@@ -118,7 +121,7 @@ func (w *Writer) Head() (seq uint64, head [32]byte) {
 }
 
 // PowerOn records that the vTPM was powered on and gives the new epoch. kind says how
-// ("cold", "reset", "restore"…): at most 64 of a-z 0-9 - . _
+// ("cold", "reset", what Restoring gives): at most 64 of a-z 0-9 - . _
 func (w *Writer) PowerOn(kind string) (epoch uint64, err error) {
 	if !plain(kind) || kind == "" {
 		return 0, fmt.Errorf("%w: kind %q", ErrInvalid, kind)
@@ -130,6 +133,7 @@ func (w *Writer) PowerOn(kind string) (epoch uint64, err error) {
 		return w.epoch, err
 	}
 	w.epoch = r.Epoch
+	w.saw(r)
 	w.sync.wake(w.file)
 	return w.epoch, nil
 }

@@ -235,6 +235,9 @@ func TestCarryOver_at_its_largest_leaves_room_in_a_segment(t *testing.T) {
 	dir, c := t.TempDir(), newClock()
 	w := open(t, dir, Options{Now: c.now})
 	w.seq, w.epoch = 1<<62, 1<<62
+	for n := range MaxTaken {
+		must(t, w.Taken(attest.Digest{byte(n), 1}))
+	}
 	for n := range uint64(MaxAwaited) {
 		q := quoteN(n)
 		q.ExtraData = append(q.ExtraData, q.ExtraData...)

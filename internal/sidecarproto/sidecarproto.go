@@ -26,7 +26,25 @@ const (
 
 	// OpSoftware: nil → Software. A sidecar of before this request refuses it (channel.CodeBadRequest).
 	OpSoftware uint8 = 6
+	OpWatch    uint8 = 7 // Watch → Moment: answered when the moment is another one, or after a time. A sidecar that does not know it refuses
 )
+
+// Watch waits for another Moment than the one that is known.
+type Watch struct {
+	Known  Moment `cbor:"1,keyasint"`
+	WaitMS uint32 `cbor:"2,keyasint"` // at most 60,000
+}
+
+// Moment is what tells that a VM should be looked at: it was powered on anew, its firmware has begun to measure, its agent
+// came, its log grew. The counters are those of one process and only compared for equality; what the guest sends is in them.
+type Moment struct {
+	Process uint64    `cbor:"1,keyasint"` // random, of the sidecar's process
+	Epoch   uint64    `cbor:"2,keyasint"`
+	VTPM    VTPMState `cbor:"3,keyasint"`
+	Agent   bool      `cbor:"4,keyasint"` // as in Info
+	Ready   uint64    `cbor:"5,keyasint"` // times that an agent said that it is there
+	Grown   uint64    `cbor:"6,keyasint"` // times that an agent said that its IMA list has grown
+}
 
 // VTPMState says what the vTPM does.
 type VTPMState string
@@ -53,6 +71,8 @@ type Info struct {
 	Quotes    uint64      `cbor:"9,keyasint"`
 	StoreHead []byte      `cbor:"10,keyasint"` // chain value of the store's last record, 32 bytes
 	StoreSeq  uint64      `cbor:"11,keyasint"` // its sequence number
+
+	RolledBack string `cbor:"12,keyasint,omitempty"` // why the state that the vTPM runs with is an earlier one
 }
 
 // EK is the vTPM's endorsement key, read by the sidecar itself.

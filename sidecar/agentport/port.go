@@ -18,6 +18,7 @@ import (
 	"net"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"time"
 
@@ -37,6 +38,9 @@ type Port struct {
 	mu   sync.Mutex
 	cur  *session      // nil while QEMU is not connected
 	came chan struct{} // closed when QEMU connected for the first time
+
+	ready, grown atomic.Uint64 // events of agents
+	events       chan struct{} // readable when one came
 }
 
 // Option changes a Port.
@@ -48,7 +52,7 @@ func AllowUIDs(uids ...uint32) Option { return func(p *Port) { p.uids = uids } }
 
 // New prepares a port.
 func New(log *slog.Logger, opts ...Option) *Port {
-	p := &Port{log: log, slots: make(chan struct{}, maxInFlight), born: time.Now(), came: make(chan struct{})}
+	p := &Port{log: log, slots: make(chan struct{}, maxInFlight), born: time.Now(), came: make(chan struct{}), events: make(chan struct{}, 1)}
 	for _, o := range opts {
 		o(p)
 	}
@@ -67,6 +71,28 @@ func (e *AgentError) Unwrap() error { return e.Reported }
 func (p *Port) Connected() bool {
 	s := p.session()
 	return s != nil && s.isAlive()
+}
+
+// Events counts what agents have told unasked since this process began: that they are there, and that their IMA list has grown.
+func (p *Port) Events() (ready, grown uint64) { return p.ready.Load(), p.grown.Load() }
+
+// News is readable when Events may give more than before; one reader is told.
+func (p *Port) News() <-chan struct{} { return p.events }
+
+// event counts an event of an agent. A guest may send any number of them: nothing is kept of them.
+func (p *Port) event(op uint8) {
+	switch op {
+	case agentproto.OpReady:
+		p.ready.Add(1)
+	case agentproto.OpGrown:
+		p.grown.Add(1)
+	default:
+		return
+	}
+	select {
+	case p.events <- struct{}{}:
+	default:
+	}
 }
 
 func (p *Port) session() *session {
@@ -170,7 +196,7 @@ func (p *Port) admit(ctx context.Context, conn net.Conn, running *sync.WaitGroup
 		conn.Close()
 		return
 	}
-	s := newSession(conn, p.log)
+	s := newSession(conn, p.log, p.event)
 	p.mu.Lock()
 	p.cur = s
 	p.mu.Unlock()

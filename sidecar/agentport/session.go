@@ -27,12 +27,13 @@ type session struct {
 	asked time.Time     // when a hello was last sent to wake it
 }
 
-func newSession(conn net.Conn, log *slog.Logger) *session {
+func newSession(conn net.Conn, log *slog.Logger, event func(op uint8)) *session {
 	s := &session{conn: throttle(conn, log), done: make(chan struct{}), spoke: make(chan struct{})}
 	s.client = channel.NewClient(s.conn, agentproto.MaxPayload, func(f channel.Frame) {
 		if f.Op == agentproto.OpReady {
 			s.hear()
 		}
+		event(f.Op)
 	})
 	return s
 }

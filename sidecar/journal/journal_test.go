@@ -171,8 +171,8 @@ func TestLayout_is_the_one_of_its_version(t *testing.T) {
 		unsafe.Offsetof(header{}.state), unsafe.Offsetof(header{}.guest), unsafe.Offsetof(header{}.own),
 		unsafe.Offsetof(header{}.ctrl), unsafe.Offsetof(header{}.intent), unsafe.Sizeof(header{}), unsafe.Sizeof(Transfer{}), totalSize,
 	}
-	want := [...]uintptr{8, 56, 64, 136, 472, 808, 1144, 1152, 80, 2142208}
-	if Version != 2 || got != want {
+	want := [...]uintptr{8, 56, 64, 136, 472, 808, 1144, 1344, 80, 2142208}
+	if Version != 3 || got != want {
 		t.Errorf("version %d: %v, want %v", Version, got, want)
 	}
 }

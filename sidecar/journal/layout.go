@@ -3,6 +3,7 @@
 package journal
 
 import (
+	"encoding/binary"
 	"sync/atomic"
 	"unsafe"
 
@@ -11,7 +12,7 @@ import (
 )
 
 // Version is the version of the layout, stored as the journal's last byte of magic.
-const Version = 2
+const Version = 3
 
 const magic = 0x7661_6a6f_7572_6e00 | Version
 
@@ -115,6 +116,35 @@ type State struct {
 // Intent holds what a step stores before it acts, so that it acts once.
 type Intent struct {
 	Epoch atomic.Uint64 // the store's epoch before INIT
+	Taken Parts         // of the vTPM's state that QEMU is taking away
+	Given Parts         // of the one that it gives back; cleared by STOP
+}
+
+// Parts are the digests of the parts of a vTPM's state: permanent, volatile and saved.
+type Parts [3][4]atomic.Uint64
+
+// Clear makes all of them zero.
+func (p *Parts) Clear() {
+	for i := range p {
+		p.Set(i, [32]byte{})
+	}
+}
+
+// Set stores the digest of part i. To store it again after a death in between makes it whole.
+func (p *Parts) Set(i int, digest [32]byte) {
+	for k := range p[i] {
+		p[i][k].Store(binary.NativeEndian.Uint64(digest[8*k:]))
+	}
+}
+
+// Get gives the digests.
+func (p *Parts) Get() (d [3][32]byte) {
+	for i := range p {
+		for k := range p[i] {
+			binary.NativeEndian.PutUint64(d[i][8*k:], p[i][k].Load())
+		}
+	}
+	return d
 }
 
 // Values of State.Power.

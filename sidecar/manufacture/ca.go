@@ -17,6 +17,7 @@ const (
 	localCAConf = "swtpm-localca.conf"
 	optionsConf = "swtpm-localca.options"
 	issuerCert  = "issuercert.pem"
+	rootCert    = "swtpm-localca-rootca-cert.pem" // its issuer; not there where an operator has put an issuer of their own
 	lockFile    = "lock"
 )
 
@@ -67,6 +68,28 @@ func (c Config) configure() error {
 		optionsConf: "--platform-manufacturer virt-attest\n--platform-version 1\n--platform-model vTPM\n",
 	} {
 		if err := replace(at(name), text); err != nil {
+			return fmt.Errorf("manufacture: %w", err)
+		}
+	}
+	return nil
+}
+
+// publishCA copies the CA's certificates to where everybody can read them, apart from its keys: who holds an EK certificate
+// of this host's vTPMs checks it by them.
+func (c Config) publishCA() error {
+	if err := ownDir(c.CertsDir, 0o755); err != nil {
+		return err
+	}
+	for _, name := range []string{issuerCert, rootCert} {
+		b, err := os.ReadFile(filepath.Join(c.CADir, name))
+		if errors.Is(err, fs.ErrNotExist) && name == rootCert {
+			continue
+		}
+		if err != nil {
+			return fmt.Errorf("manufacture: %w", err)
+		}
+		path := filepath.Join(c.CertsDir, name)
+		if err := errors.Join(replace(path, string(b)), os.Chmod(path, 0o644)); err != nil { //nolint:gosec // certificates are for everybody
 			return fmt.Errorf("manufacture: %w", err)
 		}
 	}

@@ -6,6 +6,7 @@
 //	vtpm/            root 0711
 //	vtpm/.new-UUID   root 0700, while a vTPM is being made: swtpm_setup's work
 //	vtpm/UUID        virt-attest 0700, put there by one rename when it is complete
+//	vtpm-ca/         root 0755: the CA's certificates, without keys
 //	ca/              root 0700: the CA's keys and certificates, swtpm_setup's configuration
 //
 // No file is ever opened in a directory that another user can write, so there is nothing for that

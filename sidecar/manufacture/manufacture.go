@@ -22,9 +22,11 @@ import (
 type Config struct {
 	StateDir string // /var/lib/virt-attest/vtpm
 	CADir    string // /var/lib/virt-attest/ca
+	CertsDir string // /var/lib/virt-attest/vtpm-ca: the CA's certificates, for everybody
 	User     string // virt-attest: owner of the finished state
 	Setup    string // swtpm_setup
 	LocalCA  string // swtpm_localca, looked up in PATH
+	KeyDir   string // /run/vtpm.custody; UUID/key in it, where there is one, encrypts the state
 }
 
 const (
@@ -38,8 +40,8 @@ func (c Config) complete() Config {
 		field *string
 		value string
 	}{
-		{&c.StateDir, "/var/lib/virt-attest/vtpm"}, {&c.CADir, "/var/lib/virt-attest/ca"},
-		{&c.User, "virt-attest"}, {&c.Setup, "swtpm_setup"}, {&c.LocalCA, "swtpm_localca"},
+		{&c.StateDir, "/var/lib/virt-attest/vtpm"}, {&c.CADir, "/var/lib/virt-attest/ca"}, {&c.CertsDir, "/var/lib/virt-attest/vtpm-ca"},
+		{&c.KeyDir, "/run/vtpm.custody"}, {&c.User, "virt-attest"}, {&c.Setup, "swtpm_setup"}, {&c.LocalCA, "swtpm_localca"},
 	} {
 		if *d.field == "" {
 			*d.field = d.value
@@ -136,16 +138,39 @@ func (c Config) setUp(ctx context.Context, dir string, uuid attest.UUID) error {
 	cmd := exec.CommandContext(ctx, c.Setup, "--tpm2", "--config", filepath.Join(c.CADir, setupConf), "--tpm-state", dir,
 		"--runas", strconv.Itoa(os.Geteuid()), "--vmid", uuid.String(),
 		"--createek", "--create-ek-cert", "--create-platform-cert", "--lock-nvram", "--not-overwrite")
+	encrypted, err := c.encrypt(cmd, uuid)
+	if err != nil {
+		return err
+	}
+	defer encrypted()
 	cmd.Env = []string{"LC_ALL=C", "PATH=" + os.Getenv("PATH"), "HOME=/"}
 	cmd.WaitDelay = time.Second
 	out, err := cmd.CombinedOutput()
 	if err != nil {
 		return fmt.Errorf("manufacture: %s: %w: %s", c.Setup, err, tail(out))
 	}
+	if err := c.publishCA(); err != nil {
+		return err
+	}
 	if there, err := exists(dir); err != nil || !there {
 		return fmt.Errorf("manufacture: %s left no state: %s", c.Setup, tail(out))
 	}
 	return nil
+}
+
+// encrypt hands swtpm_setup the key of a VM whose vTPM is in custody (virt-attest-custody@UUID.service): hexadecimal, in
+// memory.
+func (c Config) encrypt(cmd *exec.Cmd, uuid attest.UUID) (done func(), err error) {
+	key, err := os.Open(filepath.Join(c.KeyDir, uuid.String(), "key"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return func() {}, nil
+	}
+	if err != nil {
+		return nil, fmt.Errorf("manufacture: %w", err)
+	}
+	cmd.ExtraFiles = []*os.File{key}
+	cmd.Args = append(cmd.Args, "--keyfile-fd", "3", "--cipher", "aes-256-cbc")
+	return func() { _ = key.Close() }, nil
 }
 
 func tail(b []byte) string {

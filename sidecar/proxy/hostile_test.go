@@ -295,6 +295,9 @@ type brokenLedger struct{ epoch uint64 }
 
 func (b *brokenLedger) Epoch() uint64                  { return b.epoch }
 func (b *brokenLedger) PowerOn(string) (uint64, error) { return 0, unix.ENOSPC }
+func (b *brokenLedger) Taken(attest.Digest) error      { return unix.ENOSPC }
+func (b *brokenLedger) Used() error                    { return unix.ENOSPC }
+func (b *brokenLedger) Restoring(attest.Digest) string { return ledger.CauseArrival }
 func (b *brokenLedger) Quote(ledger.Quote) error       { return unix.ENOSPC }
 
 func TestProxy_with_a_full_disk_keeps_the_guests_TPM_working(t *testing.T) {

@@ -3,6 +3,7 @@ package proxy
 import (
 	"fmt"
 
+	"virt-attest/internal/ledger"
 	"virt-attest/internal/swtpmctl"
 	"virt-attest/sidecar/journal"
 )
@@ -68,7 +69,14 @@ func (c *control) apply() {
 		c.respond(notEstablished[:])
 		return
 	}
-	if result := swtpmctl.ResultOf(c.reply[:n]); result != swtpmctl.Success {
+	if command == swtpmctl.GetStateBlob {
+		c.taking(request, c.reply[:n])
+	}
+	if result := swtpmctl.ResultOf(c.reply[:n]); result == noSuchBlob && command == swtpmctl.GetStateBlob {
+		c.p.Log.Debug("there is no such part of the vTPM's state", "type", swtpmctl.BlobType(request))
+		c.finish(c.pad(command, n))
+		return
+	} else if result != swtpmctl.Success {
 		c.p.Log.Warn("swtpm refuses a control command of QEMU's", "command", command, "result", fmt.Sprintf("%#x", uint32(result)))
 		if command == swtpmctl.Init {
 			c.p.st.Power.Store(journal.Off)
@@ -88,6 +96,7 @@ func (c *control) succeeded(command swtpmctl.Command, request, reply []byte) {
 	case swtpmctl.Stop:
 		st.Power.Store(journal.Off)
 		st.Restored.Store(0)
+		c.p.Journal.Intent().Given.Clear()
 	case swtpmctl.Shutdown:
 		st.Power.Store(journal.Off)
 	case swtpmctl.SetBufferSize:
@@ -95,9 +104,7 @@ func (c *control) succeeded(command swtpmctl.Command, request, reply []byte) {
 			st.Buffer.Store(n)
 		}
 	case swtpmctl.SetStateBlob:
-		if swtpmctl.BlobType(request) == swtpmctl.Volatile {
-			st.Restored.Store(1)
-		}
+		c.giving(request)
 	case swtpmctl.GetStateBlob:
 		// The state now lives in a migration stream or a save file. Should the guest go on
 		// here, its next command ends the pause.
@@ -113,7 +120,7 @@ func (c *control) poweredOn() {
 	kind, power := "cold", journal.Powered
 	switch {
 	case st.Restored.Load() == 1:
-		kind, power = "restore", journal.Running
+		kind, power = c.p.Ledger.Restoring(stateDigest(&c.p.Journal.Intent().Given)), journal.Running
 	case st.PowerOns.Load() > 0:
 		kind = "reset"
 	}
@@ -122,6 +129,9 @@ func (c *control) poweredOn() {
 		if _, err := c.p.Ledger.PowerOn(kind); err != nil {
 			c.p.Log.Error("the power-on has no record: the VM cannot be attested", "error", err)
 		}
+	}
+	if kind == ledger.CauseRollback {
+		c.p.Log.Warn("an earlier state of the vTPM was restored: its VM is not trusted until it is started anew")
 	}
 	c.p.Point("control: powered on")
 	st.PowerOns.Store(1)

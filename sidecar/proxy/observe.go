@@ -17,6 +17,7 @@ func (p *Proxy) observe(seq uint64, command, response []byte) {
 	}
 	// A TPM that has not been started refuses everything but TPM2_Startup.
 	p.st.Power.CompareAndSwap(journal.Powered, journal.Running)
+	p.used()
 	code := tpmwire.CodeOf(command)
 	var parked uint32
 	if code == tpmwire.Shutdown {

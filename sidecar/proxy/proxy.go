@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"virt-attest/attest"
 	"virt-attest/internal/ledger"
 	"virt-attest/sidecar/fdstore"
 	"virt-attest/sidecar/journal"
@@ -20,6 +21,9 @@ type Ledger interface {
 	Epoch() uint64
 	PowerOn(kind string) (uint64, error)
 	Quote(ledger.Quote) error
+	Taken(state attest.Digest) error
+	Used() error
+	Restoring(state attest.Digest) (cause string)
 }
 
 // Config is what a Proxy needs. All fields but Left, Hang and Point must be set.

@@ -30,6 +30,8 @@ func (s *Service) Handle(ctx context.Context, op uint8, payload []byte) ([]byte,
 		return answer(s.software(ctx))
 	case sidecarproto.OpAgent:
 		return answer(s.relay(ctx, payload))
+	case sidecarproto.OpWatch:
+		return answer(s.watch(ctx, payload))
 	}
 	return nil, refuse("unknown request %d", op)
 }
@@ -51,6 +53,7 @@ func (s *Service) info() sidecarproto.Info {
 	return sidecarproto.Info{
 		UUID: s.UUID, Version: s.Version, Epoch: s.Ledger.Epoch(), VTPM: s.VTPM.VTPM(), Agent: s.Agent.Connected(),
 		Restarts: n.Restarts, Commands: n.Commands, Refused: n.Refused, Quotes: n.Quotes, StoreHead: head[:], StoreSeq: seq,
+		RolledBack: s.Ledger.RolledBack(),
 	}
 }
 

@@ -13,4 +13,8 @@ const (
 	ekHandle   = 0x81010001       // RSA-2048 EK (TCG EK Credential Profile, section 2.2.1.5)
 	ekCertNV   = 0x01c00002       // its certificate
 	maxBackoff = 100 * time.Millisecond
+
+	maxWatch    = 60 * time.Second
+	watchEvery  = 250 * time.Millisecond // the vTPM is looked at while somebody watches
+	watchSettle = 200 * time.Millisecond // gathers what a guest tells
 )

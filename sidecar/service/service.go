@@ -2,6 +2,8 @@ package service
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"log/slog"
 	"net"
@@ -30,12 +32,15 @@ type Ledger interface {
 	Epoch() uint64
 	Expect(extra []byte, until time.Time) error
 	Head() (seq uint64, head [32]byte)
+	RolledBack() string
 }
 
 // Agent is the guest agent's channel: sidecar/agentport's Port.
 type Agent interface {
 	Request(ctx context.Context, op uint8, payload []byte) ([]byte, error)
 	Connected() bool
+	Events() (ready, grown uint64)
+	News() <-chan struct{}
 }
 
 // Service answers for one VM.
@@ -47,6 +52,8 @@ type Service struct {
 	Agent   Agent
 	Log     *slog.Logger
 
+	process uint64 // of Moments
+
 	mu    sync.Mutex
 	epoch uint64          // that ek belongs to
 	ek    sidecarproto.EK // read once an epoch
@@ -57,6 +64,9 @@ type Service struct {
 func (s *Service) Serve(ctx context.Context, ln *net.UnixListener) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
+	var id [8]byte
+	_, _ = rand.Read(id[:]) // never fails
+	s.process = binary.BigEndian.Uint64(id[:])
 	defer context.AfterFunc(ctx, func() { ln.Close() })()
 	free := make(chan struct{}, maxConns)
 	for {

@@ -147,18 +147,15 @@ func (l *load) run(ctx context.Context) {
 	wg.Wait()
 }
 
-// pace hands out hosts. A host comes again only after all others had their turn.
+// pace hands out hosts, each when it is due: what is late after a standstill comes at once and is not left out. A host comes
+// again only after all others had their turn.
 func (l *load) pace(ctx context.Context, turn chan<- *host) {
-	var tick <-chan time.Time
-	if l.conf.rate > 0 {
-		t := time.NewTicker(time.Duration(float64(time.Second) * float64(l.conf.vms) / l.conf.rate))
-		defer t.Stop()
-		tick = t.C
-	}
+	began := time.Now()
 	for i := 0; ; i++ {
-		if tick != nil {
+		if l.conf.rate > 0 {
+			due := began.Add(time.Duration(float64(i) * float64(time.Second) * float64(l.conf.vms) / l.conf.rate))
 			select {
-			case <-tick:
+			case <-time.After(time.Until(due)):
 			case <-ctx.Done():
 				return
 			}

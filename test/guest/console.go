@@ -112,6 +112,29 @@ func (c *Console) WaitReady(ctx context.Context) error {
 	}
 }
 
+// UpSays is what a guest's init prints once, before its shell reads commands.
+const UpSays = "guest is up"
+
+// WaitText waits until the console has shown text since it was opened. It types nothing: a firmware takes what is typed for itself.
+func (c *Console) WaitText(ctx context.Context, text string) error {
+	for {
+		c.mu.Lock()
+		seen, closed, more := strings.Contains(string(c.text), text), c.closed, c.more
+		c.mu.Unlock()
+		if seen {
+			return nil
+		}
+		if closed != nil {
+			return fmt.Errorf("guest: console: %w", closed)
+		}
+		select {
+		case <-more:
+		case <-ctx.Done():
+			return fmt.Errorf("guest: the console does not show %q: %w", text, ctx.Err())
+		}
+	}
+}
+
 // Run runs a command line in a subshell in the guest, without standard input, and gives its
 // output, standard error included, without carriage returns. A status other than 0 is an
 // *ExitError. The terminal takes lines of up to 4095 bytes.

@@ -19,8 +19,20 @@ type Options struct {
 	Relay     string // HOST:PORT of a relay server: the relay runs in the agent's place
 	RelayOwn  bool   // it has the VM's own vTPM quote, too
 	NoAgent   bool
-	InInitrd  bool   // the agent runs from the initramfs, there is no root file system
-	Append    string // more words for the kernel's command line
+	InInitrd  bool     // the agent runs from the initramfs, there is no root file system
+	Append    string   // more words for the kernel's command line
+	Machine   string   // "pc" (the default) or "q35"
+	TPM       string   // "tpm-crb" (the default) or "tpm-tis"
+	Firmware  Firmware // instead of SeaBIOS
+	BootDisk  string   // a disk that the firmware boots from (BootDisk), instead of a kernel that QEMU loads
+	Scratch   string   // a disk image, qcow2, for the guest to write to: internal snapshots need one
+}
+
+func or(s, def string) string {
+	if s == "" {
+		return def
+	}
+	return s
 }
 
 // Cmdline is the kernel's command line.
@@ -60,12 +72,18 @@ var domainTemplate = template.Must(template.New("domain").Funcs(template.FuncMap
   <memory unit='MiB'>{{.Memory}}</memory>
   <vcpu>1</vcpu>
   <os>
-    <type arch='x86_64' machine='pc'>hvm</type>
+    <type arch='x86_64' machine='{{x .Machine}}'>hvm</type>
+{{- if .Firmware.Code}}
+    <loader readonly='yes' type='pflash' secure='{{if .Firmware.Secure}}yes{{else}}no{{end}}'>{{x .Firmware.Code}}</loader>
+    <nvram template='{{x .Firmware.Vars}}'/>
+{{- end}}
+{{- if not .BootDisk}}
     <kernel>{{x .Image.Kernel}}</kernel>
     <initrd>{{x .Image.Initrd}}</initrd>
     <cmdline>{{x .Cmdline}}</cmdline>
+{{- end}}
   </os>
-  <features><acpi/><apic/></features>
+  <features><acpi/><apic/>{{if .Firmware.Secure}}<smm state='on'/>{{end}}</features>
   <cpu mode='custom' match='exact'><model fallback='forbid'>qemu64</model></cpu>
   <on_reboot>restart</on_reboot>
   <on_crash>destroy</on_crash>
@@ -77,6 +95,21 @@ var domainTemplate = template.Must(template.New("domain").Funcs(template.FuncMap
       <readonly/>
       <shareable/>
     </disk>
+{{- if .BootDisk}}
+    <disk type='file' device='disk'>
+      <driver name='qemu' type='raw'/>
+      <source file='{{x .BootDisk}}'/>
+      <target dev='vdc' bus='virtio'/>
+      <boot order='1'/>
+    </disk>
+{{- end}}
+{{- if .Scratch}}
+    <disk type='file' device='disk'>
+      <driver name='qemu' type='qcow2'/>
+      <source file='{{x .Scratch}}'/>
+      <target dev='vdb' bus='virtio'/>
+    </disk>
+{{- end}}
     <controller type='usb' model='none'/>
     <controller type='virtio-serial' index='0'/>
 {{- if .Attested}}
@@ -86,13 +119,13 @@ var domainTemplate = template.Must(template.New("domain").Funcs(template.FuncMap
       </source>
       <target type='virtio' name='org.virt_attest.0'/>
     </channel>
-    <tpm model='tpm-crb'>
+    <tpm model='{{x .TPM}}'>
       <backend type='external'>
         <source type='unix' mode='connect' path='/run/virt-attest/{{x .UUID}}/tpm.sock'/>
       </backend>
     </tpm>
 {{- else if .Emulator}}
-    <tpm model='tpm-crb'>
+    <tpm model='{{x .TPM}}'>
       <backend type='emulator' version='2.0'/>
     </tpm>
 {{- end}}
@@ -115,6 +148,7 @@ var domainTemplate = template.Must(template.New("domain").Funcs(template.FuncMap
 // DomainXML is the libvirt domain of a VM from this image, without hardware virtualization.
 func (i Image) DomainXML(o Options) (string, error) {
 	var b strings.Builder
+	o.Machine, o.TPM = or(o.Machine, "pc"), or(o.TPM, "tpm-crb")
 	err := domainTemplate.Execute(&b, struct {
 		Options
 		Image  Image

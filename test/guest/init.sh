@@ -24,5 +24,6 @@ elif [ "$(word va.agent)" != off ]; then
 fi
 stty -echo < /dev/console
 hostname guest
+echo "guest is up" > /dev/console
 # shellcheck disable=SC2002 # a shell whose input is a terminal would prompt
 while :; do cat /dev/console | sh > /dev/console 2>&1; done

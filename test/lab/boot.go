@@ -27,7 +27,13 @@ func (h *Host) boot(ctx context.Context, tree string, seen *digestCache) error {
 		return err
 	}
 	h.lab.step(h.name, "TPM manufactured and started", since)
-	since = time.Now()
+	h.serves = tree != ""
+	return h.powerOn(ctx, tree, seen)
+}
+
+// powerOn boots the container of a host whose TPM runs.
+func (h *Host) powerOn(ctx context.Context, tree string, seen *digestCache) error {
+	since := time.Now()
 	if err := h.startContainer(ctx, tree); err != nil {
 		return err
 	}
@@ -43,7 +49,7 @@ func (h *Host) boot(ctx context.Context, tree string, seen *digestCache) error {
 		return err
 	}
 	h.lab.step(h.name, "measured", since, "files", n)
-	if tree == "" {
+	if !h.serves {
 		return nil
 	}
 	since = time.Now()
@@ -57,26 +63,25 @@ func (h *Host) boot(ctx context.Context, tree string, seen *digestCache) error {
 func machineName(lab, host string) string { return "virt-attest-lab-" + lab + "-" + host }
 
 func (h *Host) startContainer(ctx context.Context, tree string) error {
-	leg, err := h.lab.network.plug(ctx, h.index)
-	if err != nil {
-		return err
+	if h.leg == nil {
+		leg, err := h.lab.network.plug(ctx, h.index)
+		if err != nil {
+			return err
+		}
+		h.leg = leg
 	}
 	groups, err := makeCgroups(h.lab.name, h.name)
 	if err != nil {
 		return fmt.Errorf("lab: control group: %w", err)
 	}
-	seed, err := h.seed(tree != "")
+	trees, err := h.trees(tree)
 	if err != nil {
 		return err
-	}
-	trees := []string{seed}
-	if tree != "" {
-		trees = []string{tree, seed}
 	}
 	if err := os.WriteFile(h.file("boot.sh"), bootScript, 0o600); err != nil {
 		return err
 	}
-	cmd := h.containerCommand(leg, groups, trees)
+	cmd := h.containerCommand(h.leg, groups, trees)
 	console, err := os.OpenFile(h.file("console.log"), os.O_CREATE|os.O_WRONLY|os.O_TRUNC, 0o600)
 	if err != nil {
 		return err
@@ -94,6 +99,18 @@ func (h *Host) startContainer(ctx context.Context, tree string) error {
 	return nil
 }
 
+// trees are laid over the base system at the host's first boot.
+func (h *Host) trees(tree string) ([]string, error) {
+	if h.leader != 0 {
+		return nil, nil
+	}
+	seed, err := h.seed(tree != "")
+	if err != nil || tree == "" {
+		return []string{seed}, err
+	}
+	return []string{tree, seed}, nil
+}
+
 // containerCommand is unshare and below it boot.sh, which becomes systemd-nspawn; under systemd
 // all of it in a scope of its own. The outer PID namespace is there because a container's
 // init survives the death of its nspawn.
@@ -109,11 +126,14 @@ func (h *Host) containerCommand(leg *os.File, groups, trees []string) *exec.Cmd 
 		"--timezone=off", "--link-journal=no", "--console=read-only", "--suppress-sync=yes",
 		"--bind="+h.file("ptpm")+":/run/ptpm", "--bind-ro="+h.file("logs")+":"+LogDir)
 	cmd := exec.Command(args[0], args[1:]...)
-	overlay := ""
+	overlay, again := "", ""
 	if h.lab.base.overlay {
 		overlay = "yes"
 	}
-	cmd.Env = append(os.Environ(), "LAB_BASE="+h.lab.base.dir, "LAB_DIR="+h.disk(), "LAB_OVERLAY="+overlay,
+	if h.leader != 0 {
+		again = "yes"
+	}
+	cmd.Env = append(os.Environ(), "LAB_BASE="+h.lab.base.dir, "LAB_DIR="+h.disk(), "LAB_OVERLAY="+overlay, "LAB_AGAIN="+again,
 		"LAB_TREES="+strings.Join(trees, "\n"), "LAB_GROUPS="+strings.Join(groups, "\n"),
 		"LAB_NET="+nsPath(leg))
 	return cmd

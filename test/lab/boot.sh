@@ -4,6 +4,7 @@
 # all processes of the host end with it.
 #
 # LAB_BASE    the base system; LAB_DIR  the host's directory on disk
+# LAB_AGAIN   non-empty: the host has been up before and keeps what is on its disk
 # LAB_OVERLAY non-empty: the root is an overlay on the base system, else a copy of it
 # LAB_TREES   directories to lay over the root, one per line
 # LAB_GROUPS  control groups to enter, one per line
@@ -20,7 +21,7 @@ root=$LAB_DIR/root
 mkdir -p "$root" "$LAB_DIR/upper" "$LAB_DIR/work"
 if [ -n "$LAB_OVERLAY" ]; then
 	mount -t overlay -o "lowerdir=$LAB_BASE,upperdir=$LAB_DIR/upper,workdir=$LAB_DIR/work" lab "$root"
-else
+elif [ -z "$LAB_AGAIN" ]; then
 	cp -a --reflink=auto "$LAB_BASE/." "$root/"
 fi
 
@@ -37,5 +38,5 @@ mount --bind "$LAB_NET" "$LAB_DIR/net"
 mount -t proc -o nosuid,nodev,noexec proc /proc
 set -- "$@" "--network-namespace-path=$LAB_DIR/net"
 
-unset LAB_BASE LAB_DIR LAB_OVERLAY LAB_TREES LAB_GROUPS LAB_NET
+unset LAB_BASE LAB_DIR LAB_AGAIN LAB_OVERLAY LAB_TREES LAB_GROUPS LAB_NET
 exec "$@"

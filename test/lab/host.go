@@ -25,6 +25,8 @@ type Host struct {
 	ip      string
 	leader  int // the container's init
 	missing error
+	leg     *os.File // its network namespace
+	serves  bool     // virt-attest is installed
 
 	// Only in the process that made the lab.
 	tpm       *chip

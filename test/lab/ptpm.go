@@ -30,11 +30,15 @@ func (h *Host) startTPM(ctx context.Context) error {
 			return err
 		}
 	}
-	dir := h.file("tpm")
-	if err := h.manufacture(ctx, dir); err != nil {
+	if err := h.manufacture(ctx, h.file("tpm")); err != nil {
 		return err
 	}
-	t, err := h.lab.startSwtpm(ctx, dir)
+	return h.powerTPM(ctx)
+}
+
+// powerTPM starts the TPM with the state that it has.
+func (h *Host) powerTPM(ctx context.Context) error {
+	t, err := h.lab.startSwtpm(ctx, h.file("tpm"))
 	if err != nil {
 		return err
 	}

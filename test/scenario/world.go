@@ -31,6 +31,7 @@ type Options struct {
 	Name  string   // of the lab
 	Repo  string   // the repository's root, with programs built in bin/
 	Tools []string // packages of this module, built as more programs for the guests (guest.ToolDir)
+	Suite string   // lab.Options
 	Tell  Teller
 	Look  Look // nil: nobody looks at the page
 	Log   *slog.Logger
@@ -66,7 +67,7 @@ func New(ctx context.Context, o Options) (_ *World, err error) {
 	if err := w.buildImage(ctx, o); err != nil {
 		return nil, err
 	}
-	w.Lab, err = lab.New(ctx, lab.Options{Name: o.Name, Hosts: []string{"good", "attacker", "verifier"}, Tree: tree, Log: o.Log})
+	w.Lab, err = lab.New(ctx, lab.Options{Name: o.Name, Hosts: []string{"good", "attacker", "verifier"}, Tree: tree, Suite: o.Suite, Log: o.Log})
 	if err != nil {
 		return nil, err
 	}
@@ -179,6 +180,26 @@ func (w *World) Define(ctx context.Context, h *lab.Host, v VM, change func(*gues
 		return err
 	}
 	return h.AddVM(ctx, xml, w.image.Kernel, w.image.Initrd, w.image.Root)
+}
+
+// CopyImage gives a host the files that all VMs boot, as shared storage does.
+func (w *World) CopyImage(ctx context.Context, h *lab.Host) error {
+	for _, f := range []string{w.image.Kernel, w.image.Initrd, w.image.Root} {
+		if err := h.CopyIn(ctx, f, filepath.Join(lab.ImageDir, filepath.Base(f))); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// BootDisk makes a disk on a host from which a UEFI boots the image that all VMs boot, and gives its path there.
+func (w *World) BootDisk(ctx context.Context, h *lab.Host, v VM) (string, error) {
+	file := filepath.Join(w.dir, "boot-disk.img")
+	if err := w.image.BootDisk(ctx, guest.DefaultCache(), file, guest.Options{Net: true}); err != nil {
+		return "", err
+	}
+	there := filepath.Join(lab.ImageDir, v.Name+"-boot.img")
+	return there, h.CopyIn(ctx, file, there)
 }
 
 // Launch defines a VM and starts it.

@@ -6,10 +6,13 @@
 // (verifier/server), with docs/api.md to explain it. Hosts:
 //
 //	POST /api/v1/host/hello                   HostHello → HostWelcome        (CBOR)
-//	GET  /api/v1/host/challenges?host=&wait=  → Poll                         (CBOR, long poll)
+//	GET  /api/v1/host/challenges?host=&wait=&verdicts=  → Poll               (CBOR, long poll)
 //	POST /api/v1/host/challenge               ChallengeRequest → attest.Challenge (CBOR)
 //	POST /api/v1/host/evidence                attest.Evidence → EvidenceReply (CBOR)
 //	POST /api/v1/host/activated               Activated → nil                (CBOR)
+//	POST /api/v1/host/rules                   RulesRequest → Rules           (CBOR)
+//	POST /api/v1/host/acted                   Acted → nil                    (CBOR)
+//	POST /api/v1/host/release                 ReleaseRequest → Release       (CBOR)
 //
 // A machine's id is a VM's UUID or a host's ID. A host's ID is the first 16 bytes of SHA-256
 // over its EK's public area in hexadecimal: whoever says it must prove it by activation.
@@ -131,6 +134,7 @@ type HostWelcome struct {
 	ID         string       `cbor:"1,keyasint"`
 	Activation []Activation `cbor:"2,keyasint,omitempty"`
 	Schedule   *Schedule    `cbor:"3,keyasint,omitempty"`
+	Rules      []byte       `cbor:"10,keyasint,omitempty"` // as Poll.Rules
 }
 
 // Schedule tells a host when to ask for a challenge by itself: every Interval, give or take Jitter of it.
@@ -141,16 +145,12 @@ type Schedule struct {
 	Scheme   attest.Scheme `cbor:"3,keyasint"`
 }
 
-// Poll answers a poll for challenges. Each challenge comes once.
-type Poll struct {
-	Challenges []attest.Challenge `cbor:"1,keyasint"`
-	Schedule   *Schedule          `cbor:"2,keyasint,omitempty"` // as it is now; nil: not accepted yet
-}
-
-// ChallengeRequest asks for a challenge of the host's own accord, about all its VMs.
+// ChallengeRequest asks for a challenge of the host's own accord.
 type ChallengeRequest struct {
 	Host   string        `cbor:"1,keyasint"`
 	Scheme attest.Scheme `cbor:"2,keyasint"`
+	VMs    []HostVM      `cbor:"3,keyasint,omitempty"` // that it is about; none: all of the host
+	Why    string        `cbor:"4,keyasint,omitempty"` // what happened, at most MaxWhy letters and hyphens; "": its schedule
 }
 
 // Activation is a credential for an AK that the Verifier has not seen before (TPM 2.0 Part 3,

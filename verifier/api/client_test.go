@@ -89,11 +89,11 @@ func TestClient_Challenges_refuses_what_is_no_challenge(t *testing.T) {
 		}
 		_, _ = w.Write(b)
 	})
-	if _, err := c.Challenges(t.Context(), "h1", 2*time.Second); err == nil {
+	if _, err := c.Poll(t.Context(), PollRequest{Host: "h1", Wait: 2 * time.Second}); err == nil {
 		t.Error("a challenge with an unknown scheme was accepted")
 	}
 	list[0] = attest.Challenge{Nonce: attest.Nonce{1}, Scheme: attest.SchemeSEPA, Host: "h1"}
-	if got, err := c.Challenges(t.Context(), "h1", 2*time.Second); err != nil || len(got.Challenges) != 1 {
+	if got, err := c.Poll(t.Context(), PollRequest{Host: "h1", Wait: 2 * time.Second}); err != nil || len(got.Challenges) != 1 {
 		t.Errorf("%v %v", got, err)
 	}
 }

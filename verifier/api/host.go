@@ -6,7 +6,6 @@ import (
 	"net/http"
 	"net/url"
 	"strconv"
-	"time"
 
 	"virt-attest/attest"
 	"virt-attest/internal/channel"
@@ -19,13 +18,16 @@ func (c *Client) Hello(ctx context.Context, h HostHello) (*HostWelcome, error) {
 	return &w, c.doCBOR(ctx, request{path: "host/hello", max: MaxHello}, h, &w)
 }
 
-// Challenges waits until at least one challenge is there for the host, wait at most (bounded by
+// Poll waits until at least one challenge or verdict is there for the host, r.Wait at most (bounded by
 // MaxWait), and returns none then.
-func (c *Client) Challenges(ctx context.Context, host string, wait time.Duration) (*Poll, error) {
-	wait = min(max(wait, 0), MaxWait)
-	r := request{method: http.MethodGet, path: "host/challenges", max: maxPollBytes, timeout: wait + extraTimeout,
-		query: url.Values{"host": {host}, "wait": {strconv.FormatFloat(wait.Seconds(), 'f', 3, 64)}}}
-	b, err := c.do(ctx, r)
+func (c *Client) Poll(ctx context.Context, r PollRequest) (*Poll, error) {
+	wait := min(max(r.Wait, 0), MaxWait)
+	q := request{method: http.MethodGet, path: "host/challenges", max: maxPollBytes, timeout: wait + extraTimeout,
+		query: url.Values{"host": {r.Host}, "wait": {strconv.FormatFloat(wait.Seconds(), 'f', 3, 64)}}}
+	if r.Verdicts != "" {
+		q.query.Set("verdicts", r.Verdicts)
+	}
+	b, err := c.do(ctx, q)
 	if err != nil {
 		return nil, err
 	}

@@ -19,6 +19,12 @@ const (
 	MaxTimeout = 300 * time.Second // of an AttestRequest
 	MaxPoll    = 64                // challenges in the answer to one poll
 
+	MaxVerdicts    = 64       // verdicts in the answer to one poll
+	MaxHostReasons = 8        // of a HostVerdict
+	MaxReasonText  = 400      // bytes of the text of one
+	MaxWhy         = 32       // bytes of ChallengeRequest.Why
+	MaxEAR         = 32 << 10 // bytes of HostVerdict.EAR; a longer one is left out
+
 	DefaultPageSize = 100
 	MaxPageSize     = 1000 // items of one page of a list
 	MaxImpact       = 200  // machines named in an Impact
@@ -27,5 +33,6 @@ const (
 
 	maxEvent = 1 << 20 // one line of an event stream, bytes
 
-	maxPollBytes = MaxPoll * attest.MaxChallenge
+	maxHostVerdict = 64 << 10 // an encoded HostVerdict, bytes
+	maxPollBytes   = MaxPoll*attest.MaxChallenge + MaxVerdicts*maxHostVerdict
 )

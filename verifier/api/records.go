@@ -126,6 +126,7 @@ const (
 	EventAlert     = "alert"     // raised, acknowledged, closed
 	EventReplica   = "replica"   // a Verifier came or was lost
 	EventReconcile = "reconcile" // a re-appraisal or impact ended
+	EventAction    = "action"    // a host acted on a VM by its verdict, or a secret was released to one
 )
 
 // Event is something that happened. IDs grow, and are never used twice.

@@ -3,7 +3,6 @@ package api
 import (
 	"context"
 	"io"
-	"time"
 
 	"virt-attest/attest"
 )
@@ -36,6 +35,8 @@ type Service interface {
 
 	Attest(ctx context.Context, who Caller, r AttestRequest) (*Report, error)
 	AttestAsync(ctx context.Context, who Caller, r AttestRequest) (*Job, error) // the job's ID is the report's
+	Direct(ctx context.Context, who Caller, vm string, r DirectRequest) (*DirectChallenge, error)
+	Link(ctx context.Context, who Caller, vm string, r LinkRequest) (*Link, error)
 	Gate(ctx context.Context, who Caller, r GateRequest) (*Gate, error)
 	EAR(ctx context.Context, who Caller, vm, nonce string) (string, error)
 	JWKS(ctx context.Context) ([]byte, error)
@@ -92,6 +93,12 @@ type Service interface {
 	NewEnrolToken(ctx context.Context, who Caller, name string, ttl float64) (*EnrolToken, error)
 	DeleteEnrolToken(ctx context.Context, who Caller, id string) error
 
+	// Secrets for VMs. Their values never come back.
+	Secrets(ctx context.Context, who Caller) ([]Secret, error)
+	PutSecret(ctx context.Context, who Caller, name string, s SecretPut) error
+	DeleteSecret(ctx context.Context, who Caller, name, tenant string) error
+	AssignSecret(ctx context.Context, who Caller, name, tenant, vm string, on bool) error
+
 	Job(ctx context.Context, who Caller, id string) (*Job, error)
 	Replicas(ctx context.Context, who Caller) ([]Replica, error)
 }
@@ -100,11 +107,16 @@ type Service interface {
 // the unix socket.
 type HostService interface {
 	Hello(ctx context.Context, client string, h *HostHello) (*HostWelcome, error)
-	// Poll waits until there is a challenge for the host, wait at most. Where the answer cannot be delivered, failed
+	// Poll waits until there is a challenge or a verdict for the host. Where the answer cannot be delivered, failed
 	// puts the challenges back for the next poll; it is not nil unless there is an error.
-	Poll(ctx context.Context, client, host string, wait time.Duration) (poll *Poll, failed func(), err error)
-	// Challenge makes a challenge that the host itself asked for, as its schedule says.
-	Challenge(ctx context.Context, client, host string, scheme attest.Scheme) (*attest.Challenge, error)
+	Poll(ctx context.Context, client string, r PollRequest) (poll *Poll, failed func(), err error)
+	// Challenge makes a challenge that the host itself asked for, as its schedule says or because something happened there.
+	Challenge(ctx context.Context, client string, r ChallengeRequest) (*attest.Challenge, error)
 	Evidence(ctx context.Context, client string, encoded []byte) (*EvidenceReply, error)
 	Activated(ctx context.Context, client string, a *Activated) error
+
+	// Rules gives what a host shall do by verdicts, Acted notes what it did, Release gives a TRUSTED VM's secrets.
+	Rules(ctx context.Context, client string, r *RulesRequest) (*Rules, error)
+	Acted(ctx context.Context, client string, a *Acted) error
+	Release(ctx context.Context, client string, r *ReleaseRequest) (*Release, error)
 }

@@ -59,7 +59,15 @@ func (c *check) unlinked(vm link.VMLink, err error, problem string) {
 	if vm.LinkErr == nil {
 		layer = LayerVM
 	}
-	if !errors.Is(err, &link.Error{Kind: link.KindHost}) { // hostReason has said it
+	switch {
+	case errors.Is(err, &link.Error{Kind: link.KindHost}): // hostReason has said it
+	case errors.Is(err, &link.Error{Kind: link.KindRollback}):
+		why := "its host has a record of a later one"
+		if problem != "" {
+			why = attest.Clean(problem)
+		}
+		c.rollback(why)
+	default:
 		r := ReasonOf(err, layer)
 		if problem != "" {
 			r.Text += "; the host says: " + attest.Clean(problem)

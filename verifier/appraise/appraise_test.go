@@ -261,6 +261,24 @@ func TestAppraise_leaves_rollback_after_a_later_boot(t *testing.T) {
 	w.expect(trusted)
 }
 
+// Attack: a snapshot of a good moment is reverted to, and nothing was measured since. The vTPM's counters do not show it, its host's
+// store does. The VM may be moved to another host then, which knows nothing of it.
+func TestAppraise_takes_a_hosts_word_for_a_rollback_and_keeps_it_until_a_later_boot(t *testing.T) {
+	w := newWorld(t)
+	w.expect(trusted)
+	w.vm.epoch++
+	w.change = func(in *appraise.Input) {
+		in.Linked.VMs[0] = link.VMLink{UUID: vm1, Status: attest.VMRolledBack, Epoch: w.vm.epoch, LinkErr: link.StatusError(vm1, attest.VMRolledBack)}
+		in.Evidence.VMs[0] = attest.VMEvidence{UUID: vm1, Status: attest.VMRolledBack, Problem: "at power-on 2 a state was restored that is older"}
+	}
+	if r := w.expect(rollback, appraise.CodeRollback); !strings.Contains(texts(r), "at power-on 2 a state was restored") {
+		t.Errorf("the host's word is lost: %s", texts(r))
+	}
+	w.expect(rollback, appraise.CodeRollback)
+	w.vm.reboot("boot-2")
+	w.expect(trusted)
+}
+
 func TestAppraise_asks_for_the_whole_log_after_a_failed_proof_and_recovers(t *testing.T) { // F11, F12
 	w := newWorld(t)
 	w.expect(trusted)

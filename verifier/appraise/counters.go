@@ -70,6 +70,9 @@ func (c *check) remember(rollback string) {
 	}
 }
 
+const rollbackHint = "A snapshot was reverted, a saved state or an old copy of the vTPM was started, or the TPM was cleared. " +
+	"A clean start ends it. If it was meant and stays, make the Verifier forget the machine and enrol it again."
+
 // rollback ends the appraisal of what went back. Of two answers that were under way together, the
 // earlier may come last: that is no rollback, but it says nothing about now either.
 func (c *check) rollback(why string) {
@@ -90,5 +93,5 @@ func (c *check) rollback(why string) {
 	}
 	c.next.Setback = &s
 	c.add(Reason{Code: CodeRollback, Text: "an earlier state of the machine was brought back: " + why,
-		Hint: "A snapshot was reverted, a saved state or an old copy of the vTPM was started, or the TPM was cleared. If that was meant, make the Verifier forget the machine and enrol it again."})
+		Hint: rollbackHint})
 }

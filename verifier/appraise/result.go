@@ -114,6 +114,8 @@ func linkCode(k link.Kind) (Code, string) {
 		return CodeNoTPM, "Look at virt-attest-swtpm@UUID.service and virt-attest-sidecar@UUID.service on the host."
 	case link.KindNotRunning:
 		return CodeNotRunning, "Start the VM, or look for it on another host."
+	case link.KindRollback:
+		return CodeRollback, rollbackHint
 	case link.KindMissing:
 		return CodeVMMissing, "A host that answers must say something about every VM it was asked for."
 	case link.KindIdentity, link.KindClone:

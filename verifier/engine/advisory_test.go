@@ -41,7 +41,7 @@ func TestNonces_are_never_the_same_twice_CVE_2026_6420(t *testing.T) {
 	w.admit(h)
 	clear(seen)
 	for range 200 { // as they are given out, to whoever asks
-		c, err := r.Challenge(t.Context(), "", h.ID(), attest.SchemeHost)
+		c, err := r.Challenge(t.Context(), "", api.ChallengeRequest{Host: h.ID(), Scheme: attest.SchemeHost})
 		if errors.Is(err, ErrBusy) {
 			break
 		}

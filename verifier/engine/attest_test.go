@@ -73,7 +73,7 @@ func TestChallenge_of_the_hosts_own_accord_is_judged_like_any_other(t *testing.T
 	onEach(t, func(t *testing.T, w *world) {
 		r := w.start()
 		h := w.host("host1", newVM(1))
-		c, err := r.Challenge(t.Context(), "", h.ID(), attest.SchemeSEPA)
+		c, err := r.Challenge(t.Context(), "", api.ChallengeRequest{Host: h.ID(), Scheme: attest.SchemeSEPA})
 		must(t, err)
 		must(t, h.Answer(t.Context(), *c))
 		report, err := r.st.Report(t.Context(), c.Nonce.String())
@@ -82,10 +82,10 @@ func TestChallenge_of_the_hosts_own_accord_is_judged_like_any_other(t *testing.T
 		}
 		must(t, err)
 		want(t, report.VMs[0], appraise.Trusted)
-		if _, err := r.Challenge(t.Context(), "somebody", h.ID(), attest.SchemeSEPA); !errors.Is(err, ErrForbidden) {
+		if _, err := r.Challenge(t.Context(), "somebody", api.ChallengeRequest{Host: h.ID(), Scheme: attest.SchemeSEPA}); !errors.Is(err, ErrForbidden) {
 			t.Errorf("another client: %v", err)
 		}
-		if _, err := r.Challenge(t.Context(), "", h.ID(), attest.SchemeSEPAExact); !errors.Is(err, ErrInvalid) {
+		if _, err := r.Challenge(t.Context(), "", api.ChallengeRequest{Host: h.ID(), Scheme: attest.SchemeSEPAExact}); !errors.Is(err, ErrInvalid) {
 			t.Errorf("by sepa-exact: %v", err)
 		}
 	})

@@ -88,7 +88,7 @@ func (e *Engine) warm(ctx context.Context) error {
 
 // listen hears what other replicas have done. What is lost on the way is found by looking.
 func (e *Engine) listen(ctx context.Context) error {
-	topics := []store.Topic{store.TopicChallenge, store.TopicReport, store.TopicActivated, store.TopicSettings, store.TopicDocument, store.TopicHost}
+	topics := []store.Topic{store.TopicChallenge, store.TopicReport, store.TopicActivated, store.TopicSettings, store.TopicDocument, store.TopicHost, store.TopicVerdict}
 	notes := make(chan store.Note)
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -148,6 +148,8 @@ func (e *Engine) heard(n store.Note) {
 	case store.TopicHost:
 		e.lines.revoke(n.Key)
 		e.plans.drop(n.Key)
+	case store.TopicVerdict:
+		e.lines.judged(n.Key)
 	case store.TopicSettings, store.TopicDocument:
 		e.plans.drop("")
 	}

@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"virt-attest/attest"
+	"virt-attest/verifier/api"
 )
 
 // One answer of a host with 100 VMs by SEPA, ten new log entries in each, from its bytes to the stored report.
@@ -29,7 +30,7 @@ func benchmarkEvidence(b *testing.B, w *world) {
 				m.IMA.File("/usr/bin/init", "init")
 			}
 		}
-		c, err := r.Challenge(b.Context(), "", h.ID(), attest.SchemeSEPA)
+		c, err := r.Challenge(b.Context(), "", api.ChallengeRequest{Host: h.ID(), Scheme: attest.SchemeSEPA})
 		must(b, err)
 		evidence, err = h.Evidence(c).Encode()
 		must(b, err)

@@ -138,7 +138,7 @@ func TestTakeOver_gives_up_on_an_answer_that_was_cut_short_too_often(t *testing.
 	onEach(t, func(t *testing.T, w *world) {
 		r := w.start()
 		h := w.host("host1", newVM(1))
-		c, err := r.Challenge(t.Context(), "", h.ID(), attest.SchemeSEPA)
+		c, err := r.Challenge(t.Context(), "", api.ChallengeRequest{Host: h.ID(), Scheme: attest.SchemeSEPA})
 		must(t, err)
 		b, err := h.Evidence(c).Encode()
 		must(t, err)
@@ -155,7 +155,7 @@ func TestEvidence_that_is_delivered_again_counts_once_and_gets_the_same_reply(t 
 	onEach(t, func(t *testing.T, w *world) {
 		a := w.start()
 		h := w.host("host1", newVM(1))
-		c, err := a.Challenge(t.Context(), "", h.ID(), attest.SchemeSEPA)
+		c, err := a.Challenge(t.Context(), "", api.ChallengeRequest{Host: h.ID(), Scheme: attest.SchemeSEPA})
 		must(t, err)
 		ev := h.Evidence(c)
 		b, err := ev.Encode()
@@ -212,8 +212,8 @@ type lossy struct {
 	polls *atomic.Int32 // that had challenges
 }
 
-func (l lossy) Poll(ctx context.Context, client, host string, wait time.Duration) (*api.Poll, func(), error) {
-	p, failed, err := l.HostService.Poll(ctx, client, host, wait)
+func (l lossy) Poll(ctx context.Context, client string, r api.PollRequest) (*api.Poll, func(), error) {
+	p, failed, err := l.HostService.Poll(ctx, client, r)
 	if err == nil && len(p.Challenges) > 0 && l.polls.Add(1) == 1 {
 		failed()
 		return &api.Poll{}, failed, nil

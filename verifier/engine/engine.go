@@ -17,6 +17,7 @@ import (
 	"virt-attest/verifier/endorsement"
 	"virt-attest/verifier/jobs"
 	"virt-attest/verifier/store"
+	"virt-attest/verifier/vault"
 	"virt-attest/verifier/webhook"
 )
 
@@ -33,6 +34,7 @@ type Config struct {
 	Meter     Meter         // nil: nothing is measured
 	Issuer    string        // name of this Verifier in the tokens that it signs, such as its URL; "": none
 	Webhooks  webhook.Config
+	Vault     *vault.Vault // for secrets; nil: none are kept
 
 	tries int // of deferred work that fails; 0: as many as jobs.DefaultTries. Tests want fewer
 }
@@ -106,6 +108,8 @@ func fromStore(err error, what string) error {
 		return said(ErrNotFound, "%s is not known", what)
 	case errors.Is(err, store.ErrConflict):
 		return said(ErrConflict, "%s conflicts with what is on record", what)
+	case errors.Is(err, store.ErrNonceUsed):
+		return said(ErrConflict, "this challenge was answered before")
 	case errors.Is(err, store.ErrNonceUnknown), errors.Is(err, store.ErrNonceTaken), errors.Is(err, store.ErrNonceExpired):
 		return said(ErrGone, "%s", strings.TrimPrefix(err.Error(), "store: "))
 	}

@@ -49,7 +49,9 @@ func (e *Engine) Hello(ctx context.Context, client string, h *api.HostHello) (*a
 		if err := e.welcome(ctx, en, known); err != nil {
 			return nil, err
 		}
-		return &api.HostWelcome{ID: id, Schedule: e.scheduleOf(ctx, known, id)}, nil
+		w := &api.HostWelcome{ID: id}
+		w.Schedule, w.Rules = e.scheduleOf(ctx, known, id)
+		return w, nil
 	}
 	return e.challengeKey(ctx, client, en, now)
 }

@@ -44,7 +44,7 @@ func checkFilter(f *api.EventFilter) error {
 }
 
 func eventKinds() []string {
-	return []string{api.EventVerdict, api.EventHost, api.EventVM, api.EventDocument, api.EventSettings, api.EventAlert, api.EventReplica, api.EventReconcile}
+	return []string{api.EventVerdict, api.EventHost, api.EventVM, api.EventDocument, api.EventSettings, api.EventAlert, api.EventReplica, api.EventReconcile, api.EventAction}
 }
 
 // Follow calls f with each event after filter.After as it happens, until ctx ends or f fails. Notifications only tell

@@ -139,7 +139,7 @@ func TestSchedule_is_the_shortest_interval_of_host_and_VMs_and_changes_with_them
 		h := newHost(t, w.service, "host1", newVM(1), newVM(2))
 		must(t, h.Enrol(t.Context()))
 		poll := func() *api.Schedule {
-			p, _, err := r.Poll(t.Context(), "", h.ID(), 0)
+			p, _, err := r.Poll(t.Context(), "", api.PollRequest{Host: h.ID()})
 			must(t, err)
 			return p.Schedule
 		}
@@ -169,12 +169,12 @@ func TestPoll_of_a_host_that_was_removed_is_refused_at_every_replica(t *testing.
 	h := newHost(t, w.service, "host1")
 	w.admit(h)
 	for _, r := range []*replica{a, b} {
-		_, _, err := r.Poll(t.Context(), "", h.ID(), 0)
+		_, _, err := r.Poll(t.Context(), "", api.PollRequest{Host: h.ID()})
 		must(t, err)
 	}
 	waits := make(chan error, 1)
 	go func() {
-		_, _, err := b.Poll(t.Context(), "", h.ID(), 30*time.Second)
+		_, _, err := b.Poll(t.Context(), "", api.PollRequest{Host: h.ID(), Wait: 30 * time.Second})
 		waits <- err
 	}()
 	time.Sleep(100 * time.Millisecond)
@@ -183,7 +183,7 @@ func TestPoll_of_a_host_that_was_removed_is_refused_at_every_replica(t *testing.
 		t.Errorf("the poll that waits: %v", err)
 	}
 	w.until("a refusal of the next poll", func() bool {
-		_, _, err := a.Poll(t.Context(), "", h.ID(), 0)
+		_, _, err := a.Poll(t.Context(), "", api.PollRequest{Host: h.ID()})
 		return errors.Is(err, ErrForbidden)
 	})
 }
@@ -194,10 +194,10 @@ func TestPoll_that_finds_nothing_reads_nothing_the_second_time(t *testing.T) {
 	r := w.start()
 	h := newHost(t, w.service, "host1")
 	w.admit(h)
-	_, _, err := r.Poll(t.Context(), "", h.ID(), 0)
+	_, _, err := r.Poll(t.Context(), "", api.PollRequest{Host: h.ID()})
 	must(t, err)
 	r.kill() // every read fails from now on
-	p, _, err := r.Poll(context.WithoutCancel(t.Context()), "", h.ID(), 0)
+	p, _, err := r.Poll(context.WithoutCancel(t.Context()), "", api.PollRequest{Host: h.ID()})
 	if err != nil || len(p.Challenges) != 0 || p.Schedule == nil {
 		t.Errorf("%+v, %v", p, err)
 	}

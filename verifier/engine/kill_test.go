@@ -98,7 +98,7 @@ func TestVerifier_killed_by_SIGKILL_leaves_an_answer_that_the_next_one_ends_once
 			w.admit(h)
 			h.Serve()
 			want(t, r.attest(t, attest.SchemeSEPA, h.Name).VMs[0], appraise.Trusted) // its key is enrolled
-			c, err := r.Challenge(t.Context(), "", h.ID(), attest.SchemeSEPA)
+			c, err := r.Challenge(t.Context(), "", api.ChallengeRequest{Host: h.ID(), Scheme: attest.SchemeSEPA})
 			must(t, err)
 			b, err := h.Evidence(c).Encode()
 			must(t, err)

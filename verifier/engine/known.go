@@ -8,11 +8,14 @@ import (
 
 	"virt-attest/attest"
 	"virt-attest/internal/strictcbor"
+	"virt-attest/verifier/api"
 )
 
 // known is what a challenge carries through the database for whoever takes its answer.
 type known struct {
 	Machines []knownMachine `cbor:"1,keyasint"` // the host first, then the VMs that the answer should speak of, by UUID
+	// Direct is what the one VM has answered by itself, where only its link is asked of the host.
+	Direct []api.DirectAnswer `cbor:"2,keyasint,omitempty"`
 }
 
 // knownMachine is a machine's record as it was when the challenge was made.

@@ -20,10 +20,14 @@ const (
 	helloFor       = 5 * time.Minute  // that an enrolment may take
 	maxHellos      = 4096             // enrolments under way
 	maxWaits       = 4096             // that wait for a report at this replica
+	maxForged      = 16               // VMs of one word about forged metadata that are put on record
 	maxPerHost     = 256              // challenges under way for one host
 	maxHeld        = 256 << 20        // documents that are kept ready, bytes of their content
+	directFor      = time.Minute      // how long a direct challenge counts
+	directSkew     = 5 * time.Second  // between the clocks of replicas
 	maxKnown       = 8192             // elements of a list in what this package encodes
 	maxTries       = 3                // appraisals of one answer that are cut short, until it is ERROR unseen
+	maxMissing     = 10               // VMs named in an alert about their host
 	maxNamed       = 20               // hosts named in a refusal
 	unansweredFor  = time.Hour        // that a report counts in which nothing was appraised, by no policy
 	storeTimeout   = 40 * time.Second // to store an outcome
@@ -40,8 +44,8 @@ const (
 	maxNote       = 1024     // a note on a version, bytes
 	maxWord       = 64       // a tenant, an ID, bytes
 	maxSuspension = 366 * 24 * time.Hour
-	maxCursor     = 2048     // bytes
-	maxCombos     = 4096     // of versions of documents that a basis is looked for among
+	maxCursor     = 2048 // bytes
+	maxCombos     = 4096 // of versions of documents that a basis is looked for among
 	maxGateAge    = 30 * 24 * time.Hour
 	maxWebhooks   = 64
 	maxGiveUps    = 5 // times that a receiver refuses an event before it is told no more
@@ -56,6 +60,7 @@ const (
 	maxTTL        = 366 * 24 * time.Hour
 	maxLogin      = 24 * time.Hour      // of a login token
 	maxEnrol      = 30 * 24 * time.Hour // of a token for a host
+	maxSecrets    = 10_000              // that are kept
 	sessionFor    = 12 * time.Hour      // a browser's session
 	keysFor       = time.Minute         // that signing keys are used as they were read before
 	keysEvery     = time.Hour

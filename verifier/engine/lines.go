@@ -22,6 +22,8 @@ type line struct {
 	told  time.Time     // that the database knows
 	who   string        // instance of the hostd that is there, as far as this replica knows
 	may   *permit       // what its polls are let in by, nil: to be read
+	turn  int64         // counts what may have changed verdicts on its machines
+	news  *told         // verdicts that a poll here has given last, nil: none yet
 }
 
 // permit is who may poll for a host, as it was read.
@@ -90,6 +92,7 @@ func (l *lines) alertAll() {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	for _, n := range l.host {
+		n.turn++
 		n.alert()
 		n.may = nil
 	}
@@ -97,8 +100,40 @@ func (l *lines) alertAll() {
 
 func (n *line) alert() {
 	n.look = true
+	n.ring()
+}
+
+// ring wakes whoever polls.
+func (n *line) ring() {
 	close(n.wake)
 	n.wake = make(chan struct{})
+}
+
+// judged wakes the polls of a host because there may be other verdicts on its machines; all hosts' with "".
+func (l *lines) judged(host string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for id, n := range l.host {
+		if host == "" || id == host {
+			n.turn++
+			n.ring()
+		}
+	}
+}
+
+// newsOf gives what a host was told of verdicts here, and the turn now.
+func (l *lines) newsOf(host string) (t *told, turn int64) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	n := l.of(host)
+	return n.news, n.turn
+}
+
+// tell notes what a host is told of verdicts.
+func (l *lines) tell(host string, t *told) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.of(host).news = t
 }
 
 // revoke makes the next poll of a host read anew who may poll; every line's with "".
@@ -108,6 +143,7 @@ func (l *lines) revoke(host string) {
 	for id, n := range l.host {
 		if host == "" || id == host {
 			n.may = nil
+			n.turn++
 			n.alert()
 		}
 	}

@@ -58,6 +58,9 @@ func (a *appraisal) appraise(ctx context.Context, l *link.Linked, id evaluate.Id
 		o.Created = a.row.Created
 	}
 	a.missing(o.Report, l)
+	if err := a.held(ctx, o, l); err != nil {
+		return nil, err
+	}
 	a.advances(o, l, out, pasts)
 	if out.Host.Result.State == appraise.Trusted {
 		a.identities(o, l, id, known)

@@ -19,6 +19,7 @@ type plans struct {
 
 type plan struct {
 	schedule api.Schedule
+	rules    []byte // fingerprint of what its VMs' policies and secrets have it do; nil: nothing
 	until    time.Time
 }
 
@@ -34,14 +35,14 @@ func (p *plans) drop(host string) {
 	}
 }
 
-func (p *plans) get(host string, now time.Time) (s api.Schedule, ok bool, turn int) {
+func (p *plans) get(host string, now time.Time) (s plan, ok bool, turn int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	x, ok := p.of[host]
-	return x.schedule, ok && now.Before(x.until), p.turn
+	s, ok = p.of[host]
+	return s, ok && now.Before(s.until), p.turn
 }
 
-func (p *plans) put(host string, s api.Schedule, now time.Time, turn int) {
+func (p *plans) put(host string, s plan, now time.Time, turn int) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	if turn != p.turn {
@@ -50,38 +51,40 @@ func (p *plans) put(host string, s api.Schedule, now time.Time, turn int) {
 	if p.of == nil {
 		p.of = make(map[string]plan)
 	}
-	p.of[host] = plan{s, now.Add(planFor)}
+	s.until = now.Add(planFor)
+	p.of[host] = s
 }
 
 // schedule tells a host when to attest of its own accord: as often as the policies of the host and its VMs want at the
-// most, by the scheme of the host's. What cannot be read now is told with the next poll.
-func (e *Engine) schedule(ctx context.Context, host string) *api.Schedule {
+// most, by the scheme of the host's; and by rules whether they have it do something else than before. What cannot be read
+// now is told with the next poll.
+func (e *Engine) schedule(ctx context.Context, host string) (schedule *api.Schedule, rules []byte) {
 	now := time.Now()
 	s, ok, turn := e.plans.get(host, now)
 	if ok {
-		return &s
+		return &s.schedule, s.rules
 	}
 	s, err := e.plan(ctx, host)
 	if err != nil {
 		e.log.Error("a host's schedule cannot be read", "host", host, "err", err)
-		return nil
+		return nil, nil
 	}
 	e.plans.put(host, s, now, turn)
-	return &s
+	return &s.schedule, s.rules
 }
 
 // scheduleOf is schedule for a host that is accepted already, and nil for any other.
-func (e *Engine) scheduleOf(ctx context.Context, h *store.Host, id string) *api.Schedule {
+func (e *Engine) scheduleOf(ctx context.Context, h *store.Host, id string) (schedule *api.Schedule, rules []byte) {
 	if h == nil || !h.Approved() {
-		return nil
+		return nil, nil
 	}
 	return e.schedule(ctx, id)
 }
 
-func (e *Engine) plan(ctx context.Context, host string) (api.Schedule, error) {
+func (e *Engine) plan(ctx context.Context, host string) (plan, error) {
 	vms, err := e.store.Claims(ctx, host)
 	if err != nil {
-		return api.Schedule{}, err
+		return plan{}, err
 	}
 	ids := []string{host}
 	for _, c := range vms {
@@ -89,11 +92,11 @@ func (e *Engine) plan(ctx context.Context, host string) (api.Schedule, error) {
 	}
 	bases, _, err := e.subjects(ctx, ids)
 	if err != nil {
-		return api.Schedule{}, err
+		return plan{}, err
 	}
 	asleep, err := e.store.Suspensions(ctx, ids, time.Now())
 	if err != nil {
-		return api.Schedule{}, err
+		return plan{}, err
 	}
 	for m := range asleep {
 		b := bases[m]
@@ -113,5 +116,6 @@ func (e *Engine) plan(ctx context.Context, host string) (api.Schedule, error) {
 	if _, off := asleep[host]; off { // its VMs cannot be attested without it
 		s.Interval = 0
 	}
-	return s, nil
+	rules, err := e.rulesFor(ctx, ids[1:], bases)
+	return plan{schedule: s, rules: fingerprintOf(rules)}, err
 }

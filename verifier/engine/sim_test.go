@@ -38,8 +38,8 @@ func (c calls) Hello(ctx context.Context, h api.HostHello) (*api.HostWelcome, er
 	return c.service().Hello(ctx, "", &h)
 }
 
-func (c calls) Challenges(ctx context.Context, host string, wait time.Duration) (*api.Poll, error) {
-	p, _, err := c.service().Poll(ctx, "", host, wait)
+func (c calls) Poll(ctx context.Context, r api.PollRequest) (*api.Poll, error) {
+	p, _, err := c.service().Poll(ctx, "", r)
 	return p, err
 }
 

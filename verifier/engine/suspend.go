@@ -95,7 +95,7 @@ func pause(r appraise.Result, v api.Suspension) appraise.Result {
 	return r
 }
 
-// waking leaves suspended VMs out of what a host attests of its own accord. A host that is suspended does not attest.
+// waking leaves suspended VMs out of what a host attests of its own accord: the VMs that it named, or all. A host that is suspended does not attest.
 func (e *Engine) waking(ctx context.Context, t *target, scheme attest.Scheme) (attest.Scheme, error) {
 	ids := []string{t.host.ID}
 	for _, c := range t.claims {
@@ -108,11 +108,12 @@ func (e *Engine) waking(ctx context.Context, t *target, scheme attest.Scheme) (a
 	if v, ok := asleep[t.host.ID]; ok {
 		return scheme, said(ErrConflict, "%s", suspended(v))
 	}
-	for _, c := range t.claims {
-		if _, ok := asleep[c.UUID.String()]; !ok {
+	if len(t.vms) == 0 {
+		for _, c := range t.claims {
 			t.vms = append(t.vms, c.UUID)
 		}
 	}
+	t.vms = slices.DeleteFunc(t.vms, func(id attest.UUID) bool { _, ok := asleep[id.String()]; return ok })
 	if slices.SortFunc(t.vms, attest.UUID.Compare); len(t.vms) == 0 {
 		scheme = attest.SchemeHost
 	}

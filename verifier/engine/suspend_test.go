@@ -20,7 +20,7 @@ func TestSuspend_takes_a_machine_out_of_the_schedule_and_never_makes_it_better(t
 		r.attest(t, attest.SchemeSEPA, "")
 		_, err := r.Suspend(ctx, operator(), one.UUID.String(), api.SuspendRequest{Reason: "update", Seconds: 3600})
 		must(t, err)
-		ch, err := r.Challenge(ctx, "", h.ID(), attest.SchemeSEPA)
+		ch, err := r.Challenge(ctx, "", api.ChallengeRequest{Host: h.ID(), Scheme: attest.SchemeSEPA})
 		must(t, err)
 		if len(ch.VMs) != 1 || ch.VMs[0] != two.UUID {
 			t.Errorf("the schedule asks for %v", ch.VMs)
@@ -47,7 +47,7 @@ func TestSuspend_takes_a_machine_out_of_the_schedule_and_never_makes_it_better(t
 		must(t, r.PutSettings(ctx, operator(), one.UUID.String(), api.Settings{RIMs: s.RIMs})) // which does not resume it
 		_, err = r.Suspend(ctx, operator(), two.UUID.String(), api.SuspendRequest{})
 		must(t, err)
-		if ch, err = r.Challenge(ctx, "", h.ID(), attest.SchemeSEPA); err != nil || ch.Scheme != attest.SchemeHost {
+		if ch, err = r.Challenge(ctx, "", api.ChallengeRequest{Host: h.ID(), Scheme: attest.SchemeSEPA}); err != nil || ch.Scheme != attest.SchemeHost {
 			t.Errorf("with all VMs suspended: %+v, %v", ch, err)
 		}
 		must(t, r.Resume(ctx, operator(), one.UUID.String()))
@@ -55,15 +55,15 @@ func TestSuspend_takes_a_machine_out_of_the_schedule_and_never_makes_it_better(t
 		if err := r.Resume(ctx, operator(), two.UUID.String()); !errors.Is(err, ErrConflict) {
 			t.Errorf("resumed twice: %v", err)
 		}
-		if ch, err = r.Challenge(ctx, "", h.ID(), attest.SchemeSEPA); err != nil || len(ch.VMs) != 0 {
+		if ch, err = r.Challenge(ctx, "", api.ChallengeRequest{Host: h.ID(), Scheme: attest.SchemeSEPA}); err != nil || len(ch.VMs) != 0 {
 			t.Errorf("resumed: %+v, %v", ch, err)
 		}
 		_, err = r.Suspend(ctx, operator(), h.ID(), api.SuspendRequest{})
 		must(t, err)
-		if _, err = r.Challenge(ctx, "", h.ID(), attest.SchemeSEPA); !errors.Is(err, ErrConflict) {
+		if _, err = r.Challenge(ctx, "", api.ChallengeRequest{Host: h.ID(), Scheme: attest.SchemeSEPA}); !errors.Is(err, ErrConflict) {
 			t.Errorf("a host that is suspended asks: %v", err)
 		}
-		if s := r.schedule(ctx, h.ID()); s == nil || s.Interval != 0 {
+		if s, _ := r.schedule(ctx, h.ID()); s == nil || s.Interval != 0 {
 			t.Errorf("its schedule: %+v", s)
 		}
 	})

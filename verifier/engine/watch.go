@@ -94,7 +94,8 @@ func (e *Engine) isOverdue(ctx context.Context, h *store.WatchedHost, since, now
 		}
 		e.plans.put(h.ID, s, now, turn)
 	}
-	return s.Interval > 0 && now.Sub(since) > overdueAfter*s.Interval+overdueMargin, true
+	i := s.schedule.Interval
+	return i > 0 && now.Sub(since) > overdueAfter*i+overdueMargin, true
 }
 
 func (e *Engine) lostOrBack(ctx context.Context, h *store.WatchedHost, lost bool, now time.Time) error {

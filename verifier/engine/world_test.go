@@ -120,7 +120,7 @@ func (unreachable) Hello(context.Context, string, *api.HostHello) (*api.HostWelc
 	return nil, ErrUnavailable
 }
 
-func (unreachable) Poll(context.Context, string, string, time.Duration) (*api.Poll, func(), error) {
+func (unreachable) Poll(context.Context, string, api.PollRequest) (*api.Poll, func(), error) {
 	return nil, nil, ErrUnavailable
 }
 

@@ -52,5 +52,6 @@ func flatten(f *File) map[Change]bool {
 	for name, least := range f.Software {
 		add("software", name, least)
 	}
+	f.flattenEnforce(add)
 	return out
 }

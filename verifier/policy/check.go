@@ -24,7 +24,7 @@ func (f *File) check() error {
 	if len(f.Description) > MaxDescription {
 		return fmt.Errorf("policy: description over %d bytes", MaxDescription)
 	}
-	for _, err := range []error{checkScheme(f.Scheme), f.checkTimes(), f.checkPCRs(), f.checkBoot(), f.checkIMA(), f.checkTPM(), f.checkSoftware()} {
+	for _, err := range []error{checkScheme(f.Scheme), f.checkTimes(), f.checkPCRs(), f.checkBoot(), f.checkIMA(), f.checkTPM(), f.checkSoftware(), f.checkEnforce()} {
 		if err != nil {
 			return fmt.Errorf("policy: %w", err)
 		}

@@ -66,6 +66,10 @@ func (d decoder) file(f *File) error {
 			return d.tpm(&f.TPM)
 		case "software":
 			return d.software(f.Software)
+		case "enforce":
+			return d.enforce(&f.Enforce)
+		case "secrets":
+			return d.secrets(&f.Secrets)
 		}
 		return d.Unknown(key)
 	})

@@ -46,6 +46,9 @@ type File struct {
 	TPM         TPM           `json:"tpm"`
 	// Software are least versions by name: "agent" is the guest agent, other names are the host's.
 	Software map[string]string `json:"software"`
+	// Enforce and Secrets are left out of the encoding where they ask for nothing beyond Default.
+	Enforce Enforce `json:"enforce,omitzero"`
+	Secrets Secrets `json:"secrets,omitzero"`
 }
 
 // PCRs says what must be under a quote.
@@ -117,6 +120,8 @@ func strictest() *File {
 		IMA:      IMA{Log: Required, Violations: AsListed, Signatures: Off, Keyrings: []string{".ima"}, IgnoreKeyrings: []string{}},
 		TPM:      TPM{Suspend: Allow, UnsafeClock: Allow, DeniedFirmware: []string{}},
 		Software: map[string]string{},
+		Enforce:  noEnforcement(),
+		Secrets:  strictSecrets(),
 	}
 }
 
@@ -134,6 +139,7 @@ func (f *File) sort() {
 	f.PCRs.Banks, f.PCRs.Required = sorted(f.PCRs.Banks), sorted(f.PCRs.Required)
 	f.Boot.Rules, f.IMA.Keyrings, f.IMA.IgnoreKeyrings = sorted(f.Boot.Rules), sorted(f.IMA.Keyrings), sorted(f.IMA.IgnoreKeyrings)
 	f.TPM.DeniedFirmware = sorted(f.TPM.DeniedFirmware)
+	f.Enforce.On = sorted(f.Enforce.On)
 	for i := range f.Boot.Allow {
 		f.Boot.Allow[i].Digests = sorted(f.Boot.Allow[i].Digests)
 	}

@@ -17,6 +17,8 @@ type Index struct {
 	Interval time.Duration // between two attestations; 0: only when somebody asks
 	Jitter   float64       // part of Interval by which each is moved
 	Lifetime time.Duration // of a verdict
+	Enforce  Enforce       // shared: its list must not be changed
+	MaxAge   time.Duration // of Evidence by which secrets are released
 	appraise appraise.Policy
 }
 
@@ -27,7 +29,7 @@ func NewIndex(f *File) (*Index, error) {
 		return nil, err
 	}
 	x := &Index{Name: f.Name, Hash: sha256.Sum256(enc), Scheme: f.Scheme, Interval: time.Duration(f.Interval), Jitter: f.Jitter,
-		Lifetime: time.Duration(f.Lifetime), appraise: f.Appraisal()}
+		Lifetime: time.Duration(f.Lifetime), Enforce: f.Enforce, MaxAge: time.Duration(f.Secrets.MaxAge), appraise: f.Appraisal()}
 	x.appraise.Hash = x.Hash
 	return x, nil
 }

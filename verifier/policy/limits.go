@@ -17,4 +17,10 @@ const (
 	MaxKeyring     = 128  // a keyring's name, bytes
 	MaxFirmware    = 256  // denied firmware versions
 	MaxSoftware    = 32   // programs with a least version
+	MaxGrace       = 24 * time.Hour
+	MinGate        = 10 * time.Second // that a boot has to become TRUSTED in
+	MaxGate        = 24 * time.Hour
+	MinSecretAge   = 5 * time.Second // of Evidence by which a secret is released: a round and the release take time
+	MaxSecretAge   = time.Hour
+	maxStates      = 8 // named in enforce.on
 )

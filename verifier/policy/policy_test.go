@@ -133,6 +133,17 @@ func TestDecode_refuses_what_it_does_not_understand_and_says_where(t *testing.T)
 		"a firmware version beyond 16 bits":         {file(`, "tpm": {"denied_firmware": ["65536"]}`), "firmware"},
 		"a version of software that is none":        {file(`, "software": {"qemu": "7.x"}`), "version"},
 		"a program whose name no evidence has":      {file(`, "software": {"QEMU emulator": "7"}`), "name"},
+		"an action that is none":                    {file(`, "enforce": {"action": "kill"}`), "cut-network"},
+		"an action on good machines":                {file(`, "enforce": {"on": ["TRUSTED"]}`), "UNTRUSTED"},
+		"an action on no state":                     {file(`, "enforce": {"on": []}`), "empty"},
+		"an action on a word that is no state":      {file(`, "enforce": {"on": ["BAD"]}`), "UNTRUSTED"},
+		"a grace without end":                       {file(`, "enforce": {"grace": "25h"}`), "grace"},
+		"a gate without time to boot":               {file(`, "enforce": {"gate": {"limit": "9s"}}`), "limit"},
+		"a gate that ends in a word that is none":   {file(`, "enforce": {"gate": {"otherwise": "resume"}}`), "keep-paused"},
+		"a gate with links of another kind":         {file(`, "enforce": {"gate": {"links": "down"}}`), "as-defined"},
+		"an unknown key of the gate":                {file(`, "enforce": {"gate": {"hold": true}}`), `unknown key "hold"`},
+		"secrets by old evidence":                   {file(`, "secrets": {"max_age": "2h"}`), "max_age"},
+		"an unknown key of secrets":                 {file(`, "secrets": {"age": "1m"}`), `unknown key "age"`},
 		"a boolean as a word":                       {file(`, "ima": {"allow_kexec": "true"}`), "true or false"},
 		"a null":                                    {file(`, "ima": null`), "an object"},
 		"not UTF-8":                                 {file(", \"description\": \"\xff\""), "UTF-8"},
@@ -325,4 +336,33 @@ func FuzzDecode(f *testing.F) {
 			t.Error(err)
 		}
 	})
+}
+
+func TestEnforce_is_nothing_unless_asked_for_and_leaves_old_encodings_as_they_were(t *testing.T) {
+	f, err := policy.Decode([]byte(file(`, "enforce": {"undo": true, "on": ["UNTRUSTED", "ROLLBACK"]}, "secrets": {"max_age": "1m"}`)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if f.Enforce.Acts() || strings.Contains(string(encode(t, f)), "enforce") || strings.Contains(string(encode(t, f)), "secrets") {
+		t.Errorf("%s", encode(t, f))
+	}
+	f, err = policy.Decode([]byte(file(`, "enforce": {"action": "pause", "on": ["UNTRUSTED"], "gate": {"on": true, "links": "up"}}, "secrets": {"max_age": "30s"}`)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	x, err := policy.NewIndex(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	e := x.Enforce
+	if !e.Acts() || e.Action != policy.Pause || len(e.On) != 1 || !e.Undo || !e.Gate.On || e.Gate.Otherwise != policy.KeepPaused || e.Gate.Links != policy.LinksUp || x.MaxAge != 30*time.Second {
+		t.Errorf("%+v", x)
+	}
+	again, err := policy.Decode(encode(t, f))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if d := policy.Diff(f, again); len(d) != 0 {
+		t.Errorf("%v", d)
+	}
 }

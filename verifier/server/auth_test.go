@@ -118,7 +118,7 @@ func TestTLS_binds_a_certificate_to_the_host_that_enrolled_with_it(t *testing.T)
 	if err := thief.Enrol(t.Context()); !api.IsStatus(err, http.StatusForbidden) {
 		t.Errorf("another certificate says hello for host1: %v", err)
 	}
-	if _, err := c2.Challenges(t.Context(), h1.ID(), 0); !api.IsStatus(err, http.StatusForbidden) {
+	if _, err := c2.Poll(t.Context(), api.PollRequest{Host: h1.ID()}); !api.IsStatus(err, http.StatusForbidden) {
 		t.Errorf("another certificate takes host1's challenges: %v", err)
 	}
 	if err := thief.Send(t.Context(), h1.Evidence(&attest.Challenge{Nonce: attest.Nonce{1}, Scheme: attest.SchemeHost, Host: h1.ID(), NotAfter: time.Now().Unix() + 60})); !api.IsStatus(err, http.StatusForbidden) {

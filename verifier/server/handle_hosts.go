@@ -18,16 +18,17 @@ func (s *Server) hello(c *call, in *helloIn) (*api.HostWelcome, error) {
 }
 
 type pollIn struct {
-	Host string  `query:"host" doc:"the host's ID"`
-	Wait float64 `query:"wait" doc:"seconds, at most 60"`
+	Host     string  `query:"host" doc:"the host's ID"`
+	Wait     float64 `query:"wait" doc:"seconds, at most 60"`
+	Verdicts string  `query:"verdicts" doc:"which verdicts on its machines the host knows: the cursor of the last answer, 0 none of them; absent: it does not want to be told"`
 }
 
-// poll gives challenges. Those that do not reach the host are put back.
+// poll gives challenges, and verdicts to whoever asks for them. Challenges that do not reach the host are put back.
 func (s *Server) poll(c *call, in *pollIn) error {
 	if in.Wait > api.MaxWait.Seconds() {
 		return api.NewProblem(http.StatusBadRequest, "wait is not a number of seconds from 0 to %v", api.MaxWait.Seconds())
 	}
-	p, failed, err := s.hostd.Poll(c.r.Context(), c.who.client, in.Host, time.Duration(in.Wait*float64(time.Second)))
+	p, failed, err := s.hostd.Poll(c.r.Context(), c.who.client, api.PollRequest{Host: in.Host, Wait: time.Duration(in.Wait * float64(time.Second)), Verdicts: in.Verdicts})
 	if err != nil {
 		return err
 	}
@@ -47,7 +48,7 @@ type challengeIn struct {
 }
 
 func (s *Server) challenge(c *call, in *challengeIn) (*attest.Challenge, error) {
-	return s.hostd.Challenge(c.r.Context(), c.who.client, in.Body.Host, in.Body.Scheme)
+	return s.hostd.Challenge(c.r.Context(), c.who.client, in.Body)
 }
 
 type evidenceIn struct {

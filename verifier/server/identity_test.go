@@ -46,7 +46,7 @@ func TestHello_is_refused_if_the_credential_was_not_opened(t *testing.T) {
 			if len(hosts) != 0 {
 				t.Errorf("a failed enrolment left %+v", hosts)
 			}
-			if _, err := v.Challenges(t.Context(), h.ID(), 0); !api.IsStatus(err, http.StatusForbidden) {
+			if _, err := v.Poll(t.Context(), api.PollRequest{Host: h.ID()}); !api.IsStatus(err, http.StatusForbidden) {
 				t.Errorf("it gets challenges: %v", err)
 			}
 		})

@@ -25,7 +25,7 @@ type route struct {
 // (openapi.go) is made of it.
 func (s *Server) routes() []route {
 	return slices.Concat(s.serviceRoutes(), s.machineRoutes(), s.documentRoutes("rims", api.DocRIM), s.documentRoutes("policies", api.DocPolicy),
-		s.watchRoutes(), s.adminRoutes(), s.hostRoutes())
+		s.watchRoutes(), s.secretRoutes(), s.adminRoutes(), s.hostRoutes())
 }
 
 // serviceRoutes are about the Verifier itself.
@@ -60,6 +60,8 @@ func (s *Server) machineRoutes() []route {
 		{pattern: "GET /api/v1/vms/{id}", access: readers, about: "A VM by UUID or name", operation: ask(s.vm)},
 		{pattern: "DELETE /api/v1/vms/{id}", access: operators, about: "Forget a VM: vTPM, replay state, settings, results", operation: do(s.deleteVM)},
 		{pattern: "GET /api/v1/vms/{id}/ear", access: readers, about: "The newest result as a signed token", operation: or[earAnswer](own(api.TypeEAR, s.ear), api.TypeJSON)},
+		{pattern: "POST /api/v1/vms/{id}/direct", access: schedulers, body: api.MaxRequest, about: "Begin the attestation of a VM that the caller asks itself", operation: ask(s.direct)},
+		{pattern: "POST /api/v1/vms/{id}/link", access: schedulers, body: api.MaxDirect, bulk: true, takes: long, about: "Bring what the VM has answered; get its link to its host", operation: ask(s.link)},
 		{pattern: "GET /api/v1/identities", access: viewers, about: "VMs with their keys", operation: ask(s.identities)},
 		{pattern: "POST /api/v1/gate", access: schedulers, body: api.MaxRequest, takes: long, about: "May this VM be used?", operation: ask(s.gate)},
 		{pattern: "POST /api/v1/attest", access: schedulers, body: api.MaxRequest, takes: long, about: "Challenge a host now", operation: or[api.Report](own(api.TypeJSON, s.attest))},
@@ -122,6 +124,17 @@ func (s *Server) watchRoutes() []route {
 	}
 }
 
+// secretRoutes are about secrets for VMs.
+func (s *Server) secretRoutes() []route {
+	return []route{
+		{pattern: "GET /api/v1/secrets", access: operators, about: "List secrets without their values", operation: ask(s.secrets)},
+		{pattern: "PUT /api/v1/secrets/{name}", access: operators, body: api.MaxRequest, about: "Store a secret for VMs", operation: do(s.putSecret)},
+		{pattern: "DELETE /api/v1/secrets/{name}", access: operators, about: "Forget a secret", operation: do(s.deleteSecret)},
+		{pattern: "PUT /api/v1/secrets/{name}/vms/{vm}", access: operators, about: "Release a secret to a VM when it is TRUSTED", operation: do(s.assignSecret)},
+		{pattern: "DELETE /api/v1/secrets/{name}/vms/{vm}", access: operators, about: "Release it to this VM no more", operation: do(s.unassignSecret)},
+	}
+}
+
 // adminRoutes are about who may do what, and what was done.
 func (s *Server) adminRoutes() []route {
 	const made = http.StatusCreated
@@ -151,5 +164,8 @@ func (s *Server) hostRoutes() []route {
 		{pattern: "POST /api/v1/host/challenge", access: hosts, body: api.MaxRequest, about: "Ask for a challenge", operation: askCBOR(s.challenge)},
 		{pattern: "POST /api/v1/host/evidence", access: hosts, body: s.conf.Limits.Evidence, bulk: true, takes: api.MaxTimeout, about: "Answer a challenge", operation: askCBOR(s.evidence)},
 		{pattern: "POST /api/v1/host/activated", access: hosts, body: api.MaxRequest, about: "Return the contents of credentials", operation: do(s.activated)},
+		{pattern: "POST /api/v1/host/rules", access: hosts, body: api.MaxRequest, about: "What to do to VMs by their verdicts", operation: askCBOR(s.rules)},
+		{pattern: "POST /api/v1/host/acted", access: hosts, body: api.MaxRequest, about: "Tell what was done to VMs", operation: do(s.acted)},
+		{pattern: "POST /api/v1/host/release", access: hosts, body: api.MaxRequest, about: "Get a TRUSTED VM's secrets, sealed to its vTPM", operation: askCBOR(s.release)},
 	}
 }

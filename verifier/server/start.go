@@ -10,6 +10,7 @@ import (
 	"virt-attest/verifier/engine"
 	"virt-attest/verifier/metrics"
 	"virt-attest/verifier/store"
+	"virt-attest/verifier/vault"
 	"virt-attest/verifier/web"
 	"virt-attest/verifier/webhook"
 )
@@ -51,8 +52,17 @@ func openEngine(ctx context.Context, conf Config, st *store.Store, m *metrics.Me
 	}
 	keep := store.Retention{Reports: conf.Store.Reports, Evidence: conf.Store.Evidence, Age: time.Duration(conf.Store.Age), Events: time.Duration(conf.Store.Events)}
 	return engine.New(ctx, engine.Config{Store: st, Log: log, Issuer: conf.Results.Issuer,
-		Workers: conf.Limits.Workers, EKIssuers: conf.Hosts.EKIssuers, Retention: keep, Version: version.Version, Hostname: name, Meter: m.Meter(),
+		Workers: conf.Limits.Workers, EKIssuers: conf.Hosts.EKIssuers, Retention: keep, Version: version.Version, Hostname: name, Meter: m.Meter(), Vault: openVault(conf),
 		Webhooks: webhook.Config{InsecureHTTP: conf.Webhooks.InsecureHTTP, InsecureLocal: conf.Webhooks.InsecureLocal}})
+}
+
+// openVault gives the keeper of secrets. A Verifier that has its database for itself makes the key when it is needed first; replicas
+// have to be given the same.
+func openVault(conf Config) *vault.Vault {
+	if conf.Secrets.Key == "" {
+		return nil
+	}
+	return &vault.Vault{Path: conf.Secrets.Key, Create: conf.Store.URL == ""}
 }
 
 // openStore opens the database that the configuration names, and brings its tables up to date. observe may be nil.

@@ -18,6 +18,7 @@ const (
 	TopicSettings  Topic = "settings"  // machine
 	TopicHost      Topic = "host"      // ID: it introduced itself, was approved or removed
 	TopicWebhook   Topic = "webhook"   // ID: made or changed
+	TopicVerdict   Topic = "verdict"   // host ID: there are other verdicts on its machines, or what they were made by has changed; "": on many hosts
 )
 
 // Note is a notification: something was committed under Key. One with Missed stands for all that may have

@@ -13,13 +13,13 @@ import (
 
 // Why an answer to a challenge counts for nothing, or is not needed any more.
 var (
-	errChallenge      = errors.New("store: challenge")
-	ErrNonceUnknown   = fmt.Errorf("%w: never made, or of another host", errChallenge)
-	ErrNonceTaken     = fmt.Errorf("%w: was answered already", errChallenge)
-	ErrNonceExpired   = fmt.Errorf("%w: has expired", errChallenge)
-	ErrInProgress     = fmt.Errorf("%w: this answer is here already, and is being appraised", errChallenge)
-	ErrAnswered       = fmt.Errorf("%w: this answer was appraised already", errChallenge)
-	errNonceDuplicate = fmt.Errorf("%w: nonce was used before", errChallenge)
+	errChallenge    = errors.New("store: challenge")
+	ErrNonceUnknown = fmt.Errorf("%w: never made, or of another host", errChallenge)
+	ErrNonceTaken   = fmt.Errorf("%w: was answered already", errChallenge)
+	ErrNonceExpired = fmt.Errorf("%w: has expired", errChallenge)
+	ErrInProgress   = fmt.Errorf("%w: this answer is here already, and is being appraised", errChallenge)
+	ErrAnswered     = fmt.Errorf("%w: this answer was appraised already", errChallenge)
+	ErrNonceUsed    = fmt.Errorf("%w: nonce was used before", errChallenge)
 )
 
 // OpenChallenge is a challenge on record: made → delivered → taken → done.
@@ -81,7 +81,7 @@ func (s *Store) PutChallenge(ctx context.Context, o *OpenChallenge) error {
 			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, '', 0, $9, 0) ON CONFLICT (nonce) DO NOTHING`,
 			nonceText(c.Nonce), c.Host, b, o.AskedBy, blob(o.Known), millis(o.Created), c.NotAfter*1000, millis(o.Delivered), []byte{})
 		if err == nil && n == 0 {
-			return errNonceDuplicate
+			return ErrNonceUsed
 		}
 		if o.Delivered.IsZero() {
 			t.publish(TopicChallenge, c.Host)

@@ -19,10 +19,12 @@ type Outcome struct {
 	Report     *api.Report
 	Created    time.Time
 	Evidence   *attest.Evidence // as it was received; nil if none came
+	Completed  bool             // it was not received whole: keep Evidence in the place of what Take has stored
 	Advances   []Advance        // of machines whose measurements were proven further
 	VTPMs      []VTPM           // that were linked
 	Left       []attest.UUID    // VMs that the host proved not to run
 	Generation int64            // Subjects gave it with what was appraised by; 0: by nothing
+	Held       []attest.UUID    // VMs of the report whose verdict on record stays as it is
 	Alerts     []api.Alert      // that the machines' verdicts call for now: code, machine, text, hint. Others of theirs are closed
 }
 
@@ -67,7 +69,10 @@ func (s *Store) Commit(ctx context.Context, o *Outcome) error {
 			return err
 		}
 		t.publish(TopicReport, o.Report.ID)
-		return t.putResults(&verdicts{host: o.Host, created: millis(o.Created), generation: o.Generation, rows: rows, alerts: o.Alerts})
+		judged := slices.DeleteFunc(rows, func(r *result) bool {
+			return slices.ContainsFunc(o.Held, func(vm attest.UUID) bool { return vm.String() == r.machine })
+		})
+		return t.putResults(&verdicts{host: o.Host, created: millis(o.Created), generation: o.Generation, rows: judged, alerts: o.Alerts})
 	})
 }
 
@@ -263,14 +268,19 @@ func (t *tx) putReport(o *Outcome, report, about []byte) error {
 	return t.keepEvidence(o)
 }
 
-// keepEvidence stores evidence that Take has not stored.
+// keepEvidence stores evidence that Take has not stored, or not whole.
 func (t *tx) keepEvidence(o *Outcome) error {
 	var n int
-	if err := t.one(`SELECT 1 FROM evidence WHERE report = $1`, []any{o.Report.ID}, &n); !errors.Is(err, sql.ErrNoRows) {
+	err := t.one(`SELECT 1 FROM evidence WHERE report = $1`, []any{o.Report.ID}, &n)
+	if there := err == nil; there && !o.Completed || err != nil && !errors.Is(err, sql.ErrNoRows) {
 		return err
 	}
-	b, err := o.Evidence.Encode()
-	if err != nil {
+	b, encErr := o.Evidence.Encode()
+	if encErr != nil {
+		return encErr
+	}
+	if err == nil {
+		_, err = t.exec(`UPDATE evidence SET data = $2 WHERE report = $1`, o.Report.ID, b)
 		return err
 	}
 	_, err = t.exec(`INSERT INTO evidence (report, received, data) VALUES ($1, $2, $3)`, o.Report.ID, millis(o.Created), b)

@@ -159,7 +159,19 @@ func (t *tx) outdate(which string, args ...any) (int64, error) {
 	if err != nil {
 		return 0, err
 	}
-	_, err = t.exec(`UPDATE results SET outdated = $1, behind = 1 WHERE `+which, append([]any{g}, args...)...)
+	hosts := make(map[string]bool)
+	err = t.each(func(r *sql.Rows) error {
+		var host string
+		err := r.Scan(&host)
+		hosts[host] = true
+		return err
+	}, `UPDATE results SET outdated = $1, behind = 1 WHERE `+which+` RETURNING host`, append([]any{g}, args...)...)
+	if len(hosts) > maxHostNotes {
+		hosts = map[string]bool{"": true}
+	}
+	for host := range hosts {
+		t.publish(TopicVerdict, host)
+	}
 	return g, err
 }
 

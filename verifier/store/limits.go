@@ -15,6 +15,7 @@ const (
 	txTries       = 4                   // of a transaction that others get in the way of
 	maxStatements = 256                 // that are kept prepared
 	maxNotes      = 1024                // that wait for a subscriber
+	maxHostNotes  = 32                  // hosts that one change names; those of a greater one are told all together
 	maxPayload    = 7900                // bytes of a notification; PostgreSQL's own bound is 8000
 	listenPing    = 20 * time.Second    // without a notification until the connection is asked whether it is there
 	listenRetry   = 10 * time.Second    // between tries to connect again, at most

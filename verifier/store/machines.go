@@ -106,12 +106,13 @@ func (s *Store) vtpms(ctx context.Context, where string, args ...any) ([]VTPM, e
 	}, `SELECT `+vtpmColumns+` FROM vtpms `+where, args...)
 }
 
-// DeleteVM forgets a VM: its vTPM, replay state, logs, alerts and results. Its settings stay: the next
+// DeleteVM forgets a VM: its vTPM, replay state, logs, alerts and results. Its settings stay, without secrets: the next
 // attestation enrols whatever vTPM it has then and judges it as before. Where a host says that it runs, it goes on as one that was never attested.
 func (s *Store) DeleteVM(ctx context.Context, vm attest.UUID, by Trail) error {
 	return s.tx(ctx, opTimeout, func(t *tx) error {
 		var n int64
-		for _, q := range []string{`DELETE FROM vtpms WHERE uuid = $1`, `DELETE FROM machines WHERE machine = $1`,
+		for _, q := range []string{`DELETE FROM alerts WHERE closed = 0 AND machine = host AND code = 'vm-missing' AND host IN (SELECT host FROM results WHERE machine = $1 AND reason = 'vm-missing')`, // it may have been the last one
+			`DELETE FROM vtpms WHERE uuid = $1`, `DELETE FROM machines WHERE machine = $1`,
 			`DELETE FROM ima WHERE machine = $1`, `DELETE FROM boot_logs WHERE machine = $1`, `DELETE FROM results WHERE machine = $1`,
 			`DELETE FROM alerts WHERE machine = $1`} {
 			k, err := t.exec(q, vm.String())
@@ -122,6 +123,10 @@ func (s *Store) DeleteVM(ctx context.Context, vm attest.UUID, by Trail) error {
 		}
 		if n == 0 {
 			return ErrNotFound
+		}
+		// Its secrets were for the vTPM that it had.
+		if _, err := t.exec(`DELETE FROM machine_secrets WHERE machine = $1`, vm.String()); err != nil {
+			return err
 		}
 		t.leave(by)
 		t.publish(TopicSettings, vm.String())

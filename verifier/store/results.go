@@ -183,6 +183,9 @@ func (t *tx) putResults(v *verdicts) error {
 	if err := t.setLapse(v.host, before); err != nil {
 		return err
 	}
+	if len(written) > 0 {
+		t.publish(TopicVerdict, v.host)
+	}
 	return t.reconcileAlerts(v, written, len(changed) > 0)
 }
 

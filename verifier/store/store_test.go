@@ -122,7 +122,7 @@ func TestTakeChallenge_gives_each_challenge_once(t *testing.T) {
 		for n := byte(1); n <= 3; n++ {
 			must(t, s.PutChallenge(t.Context(), &OpenChallenge{Challenge: challenge(n, "h1"), Created: t0}))
 		}
-		is(t, "the same nonce again", s.PutChallenge(t.Context(), &OpenChallenge{Challenge: challenge(1, "h1"), Created: t0}), errNonceDuplicate)
+		is(t, "the same nonce again", s.PutChallenge(t.Context(), &OpenChallenge{Challenge: challenge(1, "h1"), Created: t0}), ErrNonceUsed)
 		take := func(n byte, host string, at time.Time) error {
 			_, err := s.Take(t.Context(), attest.Nonce{n}, host, []byte{byte(at.Unix())}, "r1", time.Minute, at)
 			return err

@@ -176,6 +176,12 @@ func (s *Store) VMsOf(ctx context.Context, name, tenant string, now time.Time) (
 		millis(now), name, tenant)
 }
 
+// VMsOn gives the rows of the VMs that a host says it runs.
+func (s *Store) VMsOn(ctx context.Context, host string, now time.Time) ([]VMRow, error) {
+	return listOf(ctx, s, scanVM, vmColumns+fromVMs+`WHERE r.machine <> r.host AND r.host = $2 AND EXISTS (SELECT 1 FROM claims c WHERE c.host = r.host AND c.uuid = r.machine) ORDER BY r.machine`,
+		millis(now), host)
+}
+
 // HostPage gives a page of the hosts that a filter selects, by name and ID. With a tenant: those that have VMs of it.
 func (s *Store) HostPage(ctx context.Context, f api.MachineFilter, tenant string, p api.Page, now time.Time) (*api.List[HostRow], error) {
 	w := &where{args: []any{millis(now)}}

@@ -43,7 +43,7 @@ func (c *call) ackAlert() error {
 
 // eventKinds are the kinds of event, as a list can be narrowed to them.
 func eventKinds() []string {
-	return []string{api.EventVerdict, api.EventHost, api.EventVM, api.EventDocument, api.EventSettings, api.EventAlert, api.EventReplica, api.EventReconcile}
+	return []string{api.EventVerdict, api.EventHost, api.EventVM, api.EventDocument, api.EventSettings, api.EventAlert, api.EventReplica, api.EventReconcile, api.EventAction}
 }
 
 type eventsData struct {

@@ -184,7 +184,7 @@ func (f *Fake) Offer(list ...attest.Challenge) {
 }
 
 // Poll gives what Offer put there, without waiting.
-func (f *Fake) Poll(_ context.Context, _, _ string, _ time.Duration) (*api.Poll, func(), error) {
+func (f *Fake) Poll(_ context.Context, _ string, _ api.PollRequest) (*api.Poll, func(), error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
 	taken := f.polls
@@ -194,14 +194,14 @@ func (f *Fake) Poll(_ context.Context, _, _ string, _ time.Duration) (*api.Poll,
 }
 
 // Challenge makes a challenge.
-func (f *Fake) Challenge(_ context.Context, _, host string, scheme attest.Scheme) (*attest.Challenge, error) {
+func (f *Fake) Challenge(_ context.Context, _ string, r api.ChallengeRequest) (*attest.Challenge, error) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	if _, err := f.host(host); err != nil {
+	if _, err := f.host(r.Host); err != nil {
 		return nil, err
 	}
 	f.serial++
-	return &attest.Challenge{Nonce: attest.Nonce{byte(f.serial), 1}, Scheme: scheme, Host: host, NotAfter: f.Now().Unix() + 60}, nil
+	return &attest.Challenge{Nonce: attest.Nonce{byte(f.serial), 1}, Scheme: r.Scheme, Host: r.Host, NotAfter: f.Now().Unix() + 60}, nil
 }
 
 // Evidence takes anything that decodes.
@@ -214,3 +214,20 @@ func (f *Fake) Evidence(_ context.Context, _ string, encoded []byte) (*api.Evide
 
 // Activated takes everything.
 func (f *Fake) Activated(context.Context, string, *api.Activated) error { return nil }
+
+// Rules gives rules that ask for nothing.
+func (f *Fake) Rules(_ context.Context, _ string, r *api.RulesRequest) (*api.Rules, error) {
+	out := &api.Rules{Items: []api.Rule{}}
+	for _, vm := range r.VMs {
+		out.Items = append(out.Items, api.Rule{Machine: vm, Action: "report"})
+	}
+	return out, nil
+}
+
+// Acted takes everything.
+func (f *Fake) Acted(context.Context, string, *api.Acted) error { return nil }
+
+// Release gives nothing.
+func (f *Fake) Release(context.Context, string, *api.ReleaseRequest) (*api.Release, error) {
+	return &api.Release{Items: []api.ReleasedSecret{}}, nil
+}

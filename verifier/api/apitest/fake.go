@@ -49,6 +49,7 @@ type Fake struct {
 	secrets  map[string]api.Caller // of tokens and sessions
 	logins   map[string]api.Caller
 	enrol    []api.EnrolToken
+	kept     []api.Secret
 	jobs     map[string]*api.Job
 	polls    []attest.Challenge // that the next poll gets
 	serial   int

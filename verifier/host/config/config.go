@@ -40,6 +40,7 @@ type Config struct {
 	Libvirt  Libvirt  `toml:"libvirt"`
 	VMs      VMs      `toml:"vms"`
 	Paths    Paths    `toml:"paths"`
+	Custody  Custody  `toml:"custody"`
 }
 
 // Verifier says where the Verifier is and how to speak to it. CA, Cert and Key are PEM files, used with https.
@@ -68,13 +69,20 @@ type Logs struct {
 
 // Libvirt says which daemon knows the domains.
 type Libvirt struct {
-	URI string `toml:"uri"` // "none": ask no daemon
+	URI      string `toml:"uri"`      // "none": ask no daemon
+	Metadata bool   `toml:"metadata"` // show verdicts in the domains' metadata and take requests from there
 }
 
 // VMs says what is asked of VMs and how long.
 type VMs struct {
 	PCRs    Selection     `toml:"pcrs"`    // that a vTPM quotes
 	Timeout conf.Duration `toml:"timeout"` // for a VM's quote or vPCRs
+}
+
+// Custody says how virt-attest custody seals the secret of this host's vTPMs. hostd itself has nothing to do with it.
+type Custody struct {
+	PCRs     Selection `toml:"pcrs"`
+	Recovery string    `toml:"recovery"` // public recovery key, age1…
 }
 
 // Paths are the directories that hostd shares with the sidecars.
@@ -103,8 +111,10 @@ func Defaults() *Config {
 			IMA: "/sys/kernel/security/ima/binary_runtime_measurements", Boot: "/sys/kernel/security/tpm0/binary_bios_measurements",
 			BootID: "/proc/sys/kernel/random/boot_id",
 		},
-		Libvirt: Libvirt{URI: "qemu:///system"},
+		Libvirt: Libvirt{URI: "qemu:///system", Metadata: true},
 		VMs:     VMs{PCRs: all, Timeout: conf.Duration(5 * time.Second)},
+		// The state of Secure Boot and its keys: what changes with an attacker's boot and not with each update.
+		Custody: Custody{PCRs: Selection{{Alg: attest.SHA256, PCRs: []uint8{7}}}},
 		Paths:   Paths{Run: "/run/virt-attest", Store: "/var/lib/virt-attest/store"},
 	}
 }
@@ -158,6 +168,9 @@ func (c *Config) Check(wrong func(key, format string, args ...any)) {
 	}
 	if c.TPM.Device == "" && c.TPM.Socket == "" {
 		wrong("tpm.device", "there is no TPM without device or socket")
+	}
+	if r := c.Custody.Recovery; r != "" && (!strings.HasPrefix(r, "age1") || len(r) > 4096) {
+		wrong("custody.recovery", "not a public recovery key (age1…)")
 	}
 	if c.Paths.Run == "" || c.Paths.Store == "" {
 		wrong("paths", "run and store are needed")

@@ -48,12 +48,16 @@ boot = "/l/boot"
 boot_id = "/l/id"
 [libvirt]
 uri = "none"
+metadata = false
 [vms]
 pcrs = "sha256:10"
 timeout = "2s"
 [paths]
 run = "/r"
 store = "/s"
+[custody]
+pcrs = "sha256:0,7"
+recovery = "age1x"
 `))
 	if err != nil {
 		t.Fatal(err)
@@ -66,6 +70,7 @@ store = "/s"
 		Libvirt: config.Libvirt{URI: "none"},
 		VMs:     config.VMs{PCRs: config.Selection{{Alg: attest.SHA256, PCRs: []uint8{10}}}, Timeout: conf.Duration(2 * time.Second)},
 		Paths:   config.Paths{Run: "/r", Store: "/s"},
+		Custody: config.Custody{PCRs: config.Selection{{Alg: attest.SHA256, PCRs: []uint8{0, 7}}}, Recovery: "age1x"},
 	}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)

@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"virt-attest/attest"
+	"virt-attest/internal/domainxml"
 	"virt-attest/internal/sidecarproto"
 )
 
@@ -28,7 +29,7 @@ func OptedIn(domain string, id attest.UUID, runDir string) bool {
 			} `xml:"backend"`
 		} `xml:"devices>tpm"`
 	}
-	if err := xml.NewDecoder(strings.NewReader(domain)).Decode(&d); err != nil {
+	if err := xml.NewDecoder(domainxml.OneColon(strings.NewReader(domain))).Decode(&d); err != nil {
 		return false
 	}
 	want := filepath.Join(runDir, id.String(), sidecarproto.TPMSocket)

@@ -38,8 +38,9 @@ type Sidecar interface {
 type Collector struct {
 	Dial    func(context.Context, attest.UUID) (Sidecar, error)
 	Store   Store
-	PCRs    []attest.PCRSelection // that a vTPM quotes
-	Timeout time.Duration         // for Binding, and for each piece of a log
+	PCRs    []attest.PCRSelection  // that a vTPM quotes
+	Timeout time.Duration          // for Binding, and for each piece of a log
+	Held    func(attest.UUID) bool // VMs that this host has paused by a verdict; nil: none
 	Log     *slog.Logger
 
 	mu    sync.Mutex
@@ -99,21 +100,64 @@ func (a *Answer) bind(ctx context.Context) {
 	short, cancel := context.WithTimeout(ctx, a.c.Timeout)
 	defer cancel()
 	if err := a.connect(short); err != nil {
-		a.fail(attest.VMNoTPM, err)
+		a.fail(statusOf(err), err)
 		return
 	}
+	if a.c.Held != nil && a.c.Held(a.VM.UUID) {
+		a.fail(attest.VMHeld, errors.New("it is paused because of an earlier verdict"))
+		return
+	}
+	if len(a.ch.Signer) > 0 {
+		a.linked(short)
+		return
+	}
+	epoch := a.VM.Epoch
 	if a.ch.Scheme != attest.SchemeHYPA {
 		a.sepa(short)
+		a.again(short, epoch)
 		return
 	}
-	if a.hypa(short); a.VM.Status == attest.VMQuoted {
+	a.hypa(short)
+	if a.again(short, epoch); a.VM.Status == attest.VMQuoted {
 		a.imaLog(ctx)
+	}
+}
+
+// rolledBack is why a vTPM runs with an earlier state than the last one that its store saw.
+type rolledBack string
+
+func (r rolledBack) Error() string { return string(r) }
+
+func statusOf(err error) attest.VMStatus {
+	if errors.As(err, new(rolledBack)) {
+		return attest.VMRolledBack
+	}
+	return attest.VMNoTPM
+}
+
+// again looks once more whether an earlier state was restored, where the vTPM was powered on while it was asked.
+func (a *Answer) again(ctx context.Context, epoch uint64) {
+	if a.VM.Status != attest.VMQuoted || a.VM.Epoch == epoch {
+		return
+	}
+	info, err := a.conn.Info(ctx)
+	if err == nil && info.RolledBack != "" {
+		err = rolledBack(info.RolledBack)
+	}
+	if err != nil {
+		a.fail(statusOf(err), err)
 	}
 }
 
 // Logs adds the logs that the host's quote does not vouch for and ends the connection.
 func (a *Answer) Logs(ctx context.Context) {
 	if a.conn == nil {
+		return
+	}
+	if len(a.ch.Signer) > 0 { // whoever asked the guest has its logs
+		a.conn.Close()
+		a.conn = nil
+		a.c.remember(a.VM.UUID, a.id)
 		return
 	}
 	// A guest whose quote the store does not know has answered: what it says is kept for examination.
@@ -173,6 +217,9 @@ func (a *Answer) connect(ctx context.Context) (err error) {
 	a.VM.Epoch = info.Epoch
 	if info.VTPM != sidecarproto.VTPMRunning && info.VTPM != sidecarproto.VTPMDown {
 		return fmt.Errorf("its vTPM is not running (%s)", attest.Clean(string(info.VTPM)))
+	}
+	if info.RolledBack != "" {
+		return rolledBack(info.RolledBack)
 	}
 	if a.id = a.c.recall(a.VM.UUID); a.id.epoch != info.Epoch || a.id.ek == nil {
 		if err := a.readEK(ctx, info.Epoch); err != nil {

@@ -378,6 +378,55 @@ func TestBinding_names_the_epoch_of_the_quote(t *testing.T) {
 	}
 }
 
+// An earlier state that was restored is signed as such, by every scheme, until the next start.
+func TestBinding_says_of_a_VM_that_an_earlier_state_of_it_was_restored(t *testing.T) {
+	h := hosttest.New(t)
+	vms := h.StartVMs(t, 2)
+	w := vms[0].Writer
+	state := attest.Digest{1}
+	if err := errors.Join(w.Taken(state), w.Used()); err != nil {
+		t.Fatal(err)
+	}
+	for _, want := range []attest.VMStatus{attest.VMRolledBack, attest.VMQuoted} {
+		cause := "reset"
+		if want == attest.VMRolledBack {
+			cause = w.Restoring(state)
+		}
+		if _, err := w.PowerOn(cause); err != nil {
+			t.Fatal(err)
+		}
+		for _, s := range []attest.Scheme{attest.SchemeSEPA, attest.SchemeHYPA} {
+			vm, l := ask(t, h, h.Challenge(t, s), vms)
+			if rolled := errors.Is(l.LinkErr, &link.Error{Kind: link.KindRollback}); vm.Status != want || rolled != (want == attest.VMRolledBack) {
+				t.Errorf("%v after %s: status %d, %v", s, cause, vm.Status, l.LinkErr)
+			}
+		}
+	}
+}
+
+// The state may be brought back while the VM is being asked: the same process of QEMU's can load a snapshot.
+func TestBinding_notices_an_earlier_state_that_is_restored_meanwhile(t *testing.T) {
+	h := hosttest.New(t)
+	vms := h.StartVMs(t, 1)
+	w := vms[0].Writer
+	state := attest.Digest{1}
+	if err := errors.Join(w.Taken(state), w.Used()); err != nil {
+		t.Fatal(err)
+	}
+	revert := func() error { _, err := w.PowerOn(w.Restoring(state)); return err }
+	vms[0].Do(func(v *hosttest.VM) {
+		v.Agent = replaced(v, agentproto.OpQuote, func(p []byte) ([]byte, error) {
+			if err := revert(); err != nil {
+				return nil, err
+			}
+			return v.HonestAgent(t.Context(), agentproto.OpQuote, p)
+		})
+	})
+	if vm, _ := ask(t, h, h.Challenge(t, attest.SchemeSEPA), vms); vm.Status != attest.VMRolledBack {
+		t.Errorf("SEPA: status %d: %s", vm.Status, vm.Problem)
+	}
+}
+
 func TestBinding_never_names_a_key_that_is_unfit(t *testing.T) {
 	h := hosttest.New(t)
 	vms := h.StartVMs(t, 1)

@@ -159,7 +159,7 @@ func (v *VM) Honest(ctx context.Context, op uint8, payload []byte) ([]byte, erro
 	switch op {
 	case sidecarproto.OpInfo:
 		seq, head := v.Writer.Head()
-		info := sidecarproto.Info{UUID: v.UUID, Version: "test", Epoch: v.Writer.Epoch(), Agent: true, StoreSeq: seq, StoreHead: head[:]}
+		info := sidecarproto.Info{UUID: v.UUID, Version: "test", Epoch: v.Writer.Epoch(), Agent: true, StoreSeq: seq, StoreHead: head[:], RolledBack: v.Writer.RolledBack()}
 		v.Do(func(v *VM) { info.VTPM = v.State })
 		return channel.Encode(info)
 	case sidecarproto.OpEK:

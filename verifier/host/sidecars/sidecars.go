@@ -28,6 +28,7 @@ const (
 	dialTimeout   = 2 * time.Second
 	maxAgentTime  = 60 * time.Second // sidecarproto.Agent.TimeoutMS
 	maxExpectTime = 600 * time.Second
+	watchSlack    = 5 * time.Second
 	answerSlack   = 250 * time.Millisecond // a sidecar's own error for a late agent comes before our deadline
 )
 
@@ -163,6 +164,15 @@ func (c *Conn) Software(ctx context.Context) (*sidecarproto.Software, error) {
 func (c *Conn) Expect(ctx context.Context, extra []byte, keep time.Duration) error {
 	seconds := uint32(min(max(keep, time.Second), maxExpectTime) / time.Second)
 	return c.call(ctx, sidecarproto.OpExpect, sidecarproto.Expect{ExtraData: extra, ExpiresIn: seconds}, nil)
+}
+
+// Watch waits until the VM's moment is another one than known, or for about the time given, and gives it. A sidecar of an earlier
+// release refuses (channel.RemoteError, CodeBadRequest).
+func (c *Conn) Watch(ctx context.Context, known sidecarproto.Moment, wait time.Duration) (m sidecarproto.Moment, err error) {
+	ctx, cancel := context.WithTimeout(ctx, wait+watchSlack)
+	defer cancel()
+	err = c.call(ctx, sidecarproto.OpWatch, sidecarproto.Watch{Known: known, WaitMS: uint32(min(wait, maxAgentTime).Milliseconds())}, &m)
+	return m, err
 }
 
 // Agent relays a request to the guest agent and decodes its answer into out. Errors of the agent, and

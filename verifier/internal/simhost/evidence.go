@@ -7,6 +7,7 @@ import (
 	"virt-attest/attest/binding"
 	"virt-attest/internal/softhost"
 	"virt-attest/internal/softtpm"
+	"virt-attest/verifier/api"
 )
 
 // Evidence makes the answer to a challenge, with live quotes.
@@ -60,8 +61,29 @@ func bind(c *attest.Challenge, vms []attest.VMEvidence) (attest.Digest, attest.I
 	return binding.Round(items), binding.Include(items, 1)
 }
 
+// Direct is what the VM answers to somebody who asks it over the network with n; its host records the quote.
+func (v *VM) Direct(n attest.Nonce) api.DirectAnswer {
+	e := v.Evidence(&attest.Challenge{Scheme: attest.SchemeSEPA, Nonce: n, VMs: []attest.UUID{v.UUID}, BootLogs: true})
+	if v.crossed == nil {
+		v.crossed = make(map[attest.Nonce]attest.VMEvidence)
+	}
+	v.crossed[n] = attest.VMEvidence{UUID: e.UUID, Name: e.Name, Status: e.Status, Epoch: e.Epoch, EKName: e.EKName, EK: e.EK, AKName: e.AKName, QuoteHash: e.QuoteHash}
+	return api.DirectAnswer{Parameters: e.Quote.Parameters(), PCRs: e.PCRs, AK: e.AK, IMA: e.IMA, BootLog: e.BootLog, Agent: e.Agent}
+}
+
+// linked is what the host says where only the link is asked for.
+func (v *VM) linked(n attest.Nonce) attest.VMEvidence {
+	if e, ok := v.crossed[n]; ok {
+		return e
+	}
+	return attest.VMEvidence{UUID: v.UUID, Name: v.Name, Status: attest.VMNoRecord, Epoch: v.Epoch, EKName: softtpm.Name(v.TPM.EKPublic()), EK: v.TPM.EKPublic()}
+}
+
 // Evidence is the VM's part of an answer.
 func (v *VM) Evidence(c *attest.Challenge) attest.VMEvidence {
+	if len(c.Signer) > 0 {
+		return v.linked(c.Nonce)
+	}
 	banks := v.IMA.PCRs.Values()
 	out := attest.VMEvidence{UUID: v.UUID, Name: v.Name, Status: attest.VMQuoted, Epoch: v.Epoch, EKName: softtpm.Name(v.TPM.EKPublic()), EK: v.TPM.EKPublic(),
 		PCRs: banks, IMA: v.since(c.ResumeFor(v.UUID)), BootLog: v.bootLog(c, v.UUID), Agent: attest.AgentInfo{Version: "1", Kernel: "6.1", BootID: v.BootID}}

@@ -68,6 +68,8 @@ type VM struct {
 	UUID  attest.UUID
 	Name  string
 	Epoch uint64
+
+	crossed map[attest.Nonce]attest.VMEvidence // quotes over challenges that the host did not bring
 }
 
 // NewVM makes a VM whose UUID ends in n, with the name "vm" and n.

@@ -23,7 +23,7 @@ import (
 // Verifier is what a host calls; *api.Client is one.
 type Verifier interface {
 	Hello(ctx context.Context, h api.HostHello) (*api.HostWelcome, error)
-	Challenges(ctx context.Context, host string, wait time.Duration) (*api.Poll, error)
+	Poll(ctx context.Context, r api.PollRequest) (*api.Poll, error)
 	Evidence(ctx context.Context, ev *attest.Evidence) (*api.EvidenceReply, error)
 	Activated(ctx context.Context, a api.Activated) error
 }
@@ -98,7 +98,7 @@ func (h *Host) Serve() *Host {
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for ctx.Err() == nil {
-			p, err := h.verifier.Challenges(ctx, h.ID(), 10*time.Second)
+			p, err := h.verifier.Poll(ctx, api.PollRequest{Host: h.ID(), Wait: 10 * time.Second})
 			if err != nil {
 				h.away(ctx)
 				continue

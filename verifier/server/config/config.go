@@ -54,6 +54,9 @@ type Config struct {
 		Age      conf.Duration `toml:"age"`               // of the oldest report
 		Events   conf.Duration `toml:"events"`            // age of the oldest event
 	} `toml:"store"`
+	Secrets struct {
+		Key string `toml:"key"` // file with the key that secrets for VMs are kept under; "": none are kept
+	} `toml:"secrets"`
 	Webhooks struct {
 		InsecureLocal bool `toml:"insecure_local"` // may go to this machine and its link
 		InsecureHTTP  bool `toml:"insecure_http"`  // may go without TLS
@@ -78,6 +81,7 @@ func Defaults() Config {
 	c.Store.Path = "/var/lib/virt-attest-verifier/verifier.db"
 	c.Store.Reports, c.Store.Evidence, c.Store.Age = 200, 20, conf.Duration(90*24*time.Hour)
 	c.Store.Events = conf.Duration(365 * 24 * time.Hour)
+	c.Secrets.Key = "/var/lib/virt-attest-verifier/secrets.key"
 	c.Limits.Evidence = 128 << 20
 	return c
 }
@@ -106,6 +110,7 @@ func (c *Config) Check(wrong func(key, format string, args ...any)) {
 	bad(c.Store.Evidence < 1 || c.Store.Evidence > c.Store.Reports, "store.evidence", "not from 1 to reports, which is %d", c.Store.Reports)
 	bad(time.Duration(c.Store.Events) < 24*time.Hour, "store.events", "less than 24h")
 	bad(time.Duration(c.Store.Age) < time.Hour, "store.age", "less than 1h")
+	bad(c.Secrets.Key != "" && !filepath.IsAbs(c.Secrets.Key), "secrets.key", "%q is not absolute", c.Secrets.Key)
 	bad(!issuerName(c.Results.Issuer), "results.issuer", "%q is not an address as in https://verifier.example.org, of at most %d bytes", c.Results.Issuer, maxIssuer)
 	bad(c.Limits.Evidence < 1<<20 || c.Limits.Evidence > attest.MaxEvidence, "limits.evidence", "not from %d to %d", 1<<20, attest.MaxEvidence)
 	bad(c.Limits.Workers < 0 || c.Limits.Workers > 1024, "limits.workers", "not from 0 to 1024")

@@ -24,6 +24,7 @@ type attestFlags struct {
 	save    string
 	async   bool
 	wait    bool
+	direct  directFlags
 }
 
 func (a *app) attestCmd() *cobra.Command {
@@ -43,6 +44,7 @@ func (a *app) attestCmd() *cobra.Command {
 	cmd.Flags().StringVar(&f.save, "save", "", "also keep the evidence in `FILE`, for virt-attest verify")
 	cmd.Flags().BoolVar(&f.async, "async", false, "only ask for it, and print the report's ID; virt-attest wait or report shows the outcome")
 	cmd.Flags().BoolVar(&f.wait, "wait", true, "wait for the verdicts")
+	f.direct.add(cmd)
 	cmd.MarkFlagsMutuallyExclusive("async", "save")
 	cmd.MarkFlagsMutuallyExclusive("async", "wait")
 	cmd.ValidArgsFunction = a.complete(true, a.domainNames)
@@ -52,6 +54,9 @@ func (a *app) attestCmd() *cobra.Command {
 }
 
 func (a *app) attest(ctx context.Context, doms []string, f attestFlags) error {
+	if f.direct.address != "" {
+		return a.attestDirect(ctx, doms, f)
+	}
 	reqs, err := a.attestRequests(ctx, doms, f)
 	if err != nil {
 		return err

@@ -10,7 +10,7 @@ import (
 )
 
 // certFlags say which keys, and in what form.
-type certFlags struct{ ek, ak, pem, host, all bool }
+type certFlags struct{ ek, ak, pem, host, all, local bool }
 
 func (a *app) certsCmd() *cobra.Command {
 	var f certFlags
@@ -40,6 +40,14 @@ func (a *app) certsCmd() *cobra.Command {
 	fl.BoolVar(&f.ak, "ak", false, "the attestation key only")
 	fl.BoolVar(&f.pem, "pem", false, "PEM, for other tools: public keys, and the EK's certificate where there is one")
 	fl.BoolVar(&f.host, "host", false, "the argument is a host's name or ID")
+	fl.BoolVar(&f.local, "local", false, "ask the vTPMs that run on this host, and no Verifier")
+	ask := cmd.RunE
+	cmd.RunE = func(cmd *cobra.Command, args []string) error {
+		if f.local {
+			return a.localCerts(cmd.Context(), args, f)
+		}
+		return ask(cmd, args)
+	}
 	fl.BoolVar(&f.all, "all", false, "a list of all VMs with the names of their keys")
 	cmd.ValidArgsFunction = a.complete(false, a.domainNames)
 	return cmd

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -15,6 +16,8 @@ type doctor struct {
 	*checklist
 	client   *api.Client
 	overview *api.Overview
+
+	asked, answered time.Time // between which the overview's time must lie
 }
 
 func (a *app) doctorCmd() *cobra.Command {

@@ -55,7 +55,9 @@ func (d *doctor) reach(ctx context.Context) {
 	}
 	v, err := d.client.Version(ctx)
 	if err == nil {
+		d.asked = time.Now()
 		d.overview, err = d.client.Overview(ctx)
+		d.answered = time.Now()
 	}
 	var p *api.Problem
 	switch {
@@ -92,7 +94,7 @@ func (d *doctor) clocks() {
 	if d.overview == nil {
 		return
 	}
-	off := time.Since(d.overview.Time).Abs().Round(100 * time.Millisecond)
+	off := max(d.asked.Sub(d.overview.Time), d.overview.Time.Sub(d.answered), 0).Round(100 * time.Millisecond) // a slow answer is no wrong clock
 	const do = "Let chrony or systemd-timesyncd run on both; challenges and verdicts expire by the clock."
 	switch {
 	case off > clockBad:

@@ -3,11 +3,14 @@ package cli
 import (
 	"fmt"
 	"os"
+	"path/filepath"
 
 	"github.com/spf13/cobra"
 	"libvirt.org/go/libvirt"
 
+	"virt-attest/attest"
 	"virt-attest/cmd/virt-attest/internal/hostcheck"
+	"virt-attest/internal/custody"
 	"virt-attest/internal/domainxml"
 )
 
@@ -132,6 +135,11 @@ func (a *app) moveState(change domainxml.Change, name string, active, enable boo
 	}
 	if os.Geteuid() != 0 {
 		return nothing, fail(exitUsage, "moving the vTPM's state of domain '%s' needs root", name)
+	}
+	if id, err := attest.ParseUUID(filepath.Base(change.SidecarState)); err == nil && !enable {
+		if locked, err := custody.New().Encrypted(id); err != nil || locked {
+			return nothing, fail(exitWrongState, "libvirt's swtpm could not open the vTPM's state of domain '%s', which is in custody; first: virt-attest custody decrypt %s", clean(name), id)
+		}
 	}
 	a.step("moving the vTPM's state from %s to %s", from, to)
 	if err := moveVTPM(from, to, enable); err != nil {

@@ -24,7 +24,7 @@ type eventFlags struct {
 }
 
 func eventKinds() []string {
-	return []string{api.EventVerdict, api.EventHost, api.EventVM, api.EventDocument, api.EventSettings, api.EventAlert, api.EventReplica, api.EventReconcile}
+	return []string{api.EventVerdict, api.EventHost, api.EventVM, api.EventDocument, api.EventSettings, api.EventAlert, api.EventReplica, api.EventReconcile, api.EventAction}
 }
 
 func (a *app) eventCmd() *cobra.Command {
