@@ -120,7 +120,7 @@ var exposures = map[string]int{
 	"virt-attest-guest.service":     12, // root, for the TPM, the port and the logs
 	"virt-attest-hostd.service":     26, // root, the network, all sidecars' sockets
 	manufacture:                     20, // root, chown
-	keys:                            19, // root, the TPM, chown
+	"virt-attest-custody@.service":  19, // root, the physical TPM
 	sidecar:                         19, // leaves out what mounts would forbid once more: docs/adr/0002
 	swtpm:                           17,
 	"virt-attest-verifierd.service": 16, // the network

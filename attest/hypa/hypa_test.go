@@ -2,7 +2,6 @@ package hypa_test
 
 import (
 	"bytes"
-	"errors"
 	"fmt"
 	"testing"
 
@@ -11,26 +10,13 @@ import (
 	"virt-attest/attest"
 	"virt-attest/attest/binding"
 	"virt-attest/attest/hypa"
+	"virt-attest/attest/internal/linktest"
 	"virt-attest/attest/link"
 	"virt-attest/internal/softhost"
 	"virt-attest/internal/softtpm"
 )
 
-func verify(t testing.TB, ev *attest.Evidence) *link.Linked {
-	t.Helper()
-	l, err := hypa.Verify(ev, &ev.Challenge, softhost.Now)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return l
-}
-
-func wantKind(t testing.TB, err error, kind link.Kind) {
-	t.Helper()
-	if !errors.Is(err, &link.Error{Kind: kind}) {
-		t.Errorf("got error %v, want one of kind %q", err, kind)
-	}
-}
+var verify = linktest.Verify(hypa.Verify).Linked
 
 func TestVerify_proves_the_vPCRs_of_every_VM_by_one_host_quote(t *testing.T) {
 	h := softhost.New("good", 3)
@@ -91,7 +77,7 @@ func TestVerify_rejects_everything_if(t *testing.T) {
 				t.Errorf("host: %+v", l.Host)
 			}
 			for _, v := range l.VMs {
-				wantKind(t, v.LinkErr, link.KindHost)
+				linktest.WantKind(t, v.LinkErr, link.KindHost)
 				if v.Banks != nil || v.EKName != nil {
 					t.Error("something is handed out as proven")
 				}
@@ -130,7 +116,7 @@ func TestVerify_rejects_one_VM_and_keeps_the_others_if_the_host_signed(t *testin
 			c.change(&ev.VMs[1])
 			resign(h, ev)
 			l := verify(t, ev)
-			wantKind(t, l.VMs[1].LinkErr, c.kind)
+			linktest.WantKind(t, l.VMs[1].LinkErr, c.kind)
 			if l.VMs[1].Banks != nil || l.Host.Err != nil || l.VMs[0].Err() != nil || l.VMs[2].Err() != nil {
 				t.Errorf("%+v", l)
 			}
@@ -143,8 +129,8 @@ func TestVerify_rejects_both_VMs_that_share_a_vTPM(t *testing.T) {
 	h := softhost.New("good", 3)
 	h.VMs[2].TPM = h.VMs[0].TPM
 	l := verify(t, h.Answer(h.Challenge(attest.SchemeHYPA)))
-	wantKind(t, l.VMs[0].LinkErr, link.KindClone)
-	wantKind(t, l.VMs[2].LinkErr, link.KindClone)
+	linktest.WantKind(t, l.VMs[0].LinkErr, link.KindClone)
+	linktest.WantKind(t, l.VMs[2].LinkErr, link.KindClone)
 	if l.VMs[1].Err() != nil {
 		t.Error(l.VMs[1].Err())
 	}
@@ -159,18 +145,18 @@ func TestVerify_reports_a_VM_that_was_asked_for_and_left_out(t *testing.T) {
 	if len(l.VMs) != 2 || l.VMs[0].Err() != nil {
 		t.Fatalf("%+v", l)
 	}
-	wantKind(t, l.VMs[1].LinkErr, link.KindMissing)
+	linktest.WantKind(t, l.VMs[1].LinkErr, link.KindMissing)
 }
 
 func TestVerify_refuses_another_schemes_answer(t *testing.T) {
 	h := softhost.New("good", 1)
 	ev := h.Answer(h.Challenge(attest.SchemeSEPA))
 	_, err := hypa.Verify(ev, &ev.Challenge, softhost.Now)
-	wantKind(t, err, link.KindMalformed)
+	linktest.WantKind(t, err, link.KindMalformed)
 	want := ev.Challenge
 	want.Scheme = attest.SchemeHYPA
 	_, err = hypa.Verify(ev, &want, softhost.Now)
-	wantKind(t, err, link.KindChallenge)
+	linktest.WantKind(t, err, link.KindChallenge)
 }
 
 func TestEncode_is_the_same_for_banks_in_any_order(t *testing.T) {

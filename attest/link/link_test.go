@@ -6,17 +6,11 @@ import (
 	"testing"
 
 	"virt-attest/attest"
+	"virt-attest/attest/internal/linktest"
 	"virt-attest/attest/link"
 	"virt-attest/attest/quote"
 	"virt-attest/internal/softhost"
 )
-
-func wantKind(t testing.TB, err error, kind link.Kind) {
-	t.Helper()
-	if !errors.Is(err, &link.Error{Kind: kind}) {
-		t.Errorf("got error %v, want one of kind %q", err, kind)
-	}
-}
 
 func TestAlone_proves_a_host_and_nothing_of_VMs(t *testing.T) {
 	h := softhost.New("good", 2)
@@ -32,10 +26,10 @@ func TestAlone_refuses_what_is_no_answer_about_a_host(t *testing.T) {
 	ev := h.Answer(h.Challenge(attest.SchemeHost))
 	ev.VMs = h.Answer(h.Challenge(attest.SchemeSEPA)).VMs
 	_, err := link.Alone(ev, &ev.Challenge, softhost.Now)
-	wantKind(t, err, link.KindMalformed)
+	linktest.WantKind(t, err, link.KindMalformed)
 	ev = h.Answer(h.Challenge(attest.SchemeSEPA))
 	_, err = link.Alone(ev, &ev.Challenge, softhost.Now)
-	wantKind(t, err, link.KindMalformed)
+	linktest.WantKind(t, err, link.KindMalformed)
 }
 
 func TestAlone_tells_a_foreign_composite_from_a_broken_quote(t *testing.T) {
@@ -46,7 +40,7 @@ func TestAlone_tells_a_foreign_composite_from_a_broken_quote(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantKind(t, l.Host.Err, link.KindComposite)
+	linktest.WantKind(t, l.Host.Err, link.KindComposite)
 	if !errors.Is(l.Host.Err, &quote.Error{Kind: quote.KindNonce}) {
 		t.Errorf("the cause is lost: %v", l.Host.Err)
 	}
@@ -66,7 +60,7 @@ func TestStatusError_has_a_sentence_for_every_status_but_one(t *testing.T) {
 		attest.VMNotRunning: link.KindNotRunning, attest.VMHeld: link.KindNoAnswer, attest.VMRolledBack: link.KindRollback, 0: link.KindMalformed, 8: link.KindMalformed,
 	} {
 		err := link.StatusError(id, s)
-		wantKind(t, err, kind)
+		linktest.WantKind(t, err, kind)
 		if !strings.Contains(err.Error(), id.String()) {
 			t.Errorf("%v does not say which VM", err)
 		}

@@ -12,6 +12,7 @@ import (
 
 	"virt-attest/attest"
 	"virt-attest/attest/binding"
+	"virt-attest/attest/internal/linktest"
 	"virt-attest/attest/link"
 	"virt-attest/attest/quote"
 	"virt-attest/attest/sepa"
@@ -19,26 +20,12 @@ import (
 	"virt-attest/internal/softtpm"
 )
 
-func verify(t testing.TB, ev *attest.Evidence) *link.Linked {
-	t.Helper()
-	l, err := sepa.Verify(ev, &ev.Challenge, softhost.Now)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return l
-}
-
-func wantKind(t testing.TB, err error, kind link.Kind) {
-	t.Helper()
-	if !errors.Is(err, &link.Error{Kind: kind}) {
-		t.Errorf("got error %v, want one of kind %q", err, kind)
-	}
-}
+var verify = linktest.Verify(sepa.Verify).Linked
 
 // failed checks that a VM failed, and that nothing of it is handed out as proven.
 func failed(t testing.TB, v link.VMLink, kind link.Kind) {
 	t.Helper()
-	wantKind(t, v.LinkErr, kind)
+	linktest.WantKind(t, v.LinkErr, kind)
 	if v.Quote != nil || v.Banks != nil {
 		t.Errorf("VM %v failed and still has proven values", v.UUID)
 	}
@@ -96,7 +83,7 @@ func TestVerify_gives_each_challenge_of_a_round_its_own_proof(t *testing.T) {
 		}
 	}
 	evs[0].Inclusion = evs[1].Inclusion
-	wantKind(t, verify(t, evs[0]).Err(), link.KindComposite)
+	linktest.WantKind(t, verify(t, evs[0]).Err(), link.KindComposite)
 }
 
 // Attack 1, the relay attack of the paper: a pristine clone of VM and vTPM on the attacker's host answers for
@@ -195,7 +182,7 @@ func TestVerify_rejects_an_answer(t *testing.T) {
 			ev := h.Answer(h.Challenge(attest.SchemeSEPA))
 			c.change(ev)
 			l := verify(t, ev)
-			wantKind(t, l.Host.Err, c.kind)
+			linktest.WantKind(t, l.Host.Err, c.kind)
 			if l.Host.Quote != nil || l.Host.AK != nil {
 				t.Error("the host's quote or key is handed out as verified")
 			}
@@ -367,14 +354,14 @@ func TestVerify_refuses_what_is_no_answer_to_the_challenge(t *testing.T) {
 			want := ev.Challenge
 			c.change(ev, &want)
 			l, err := sepa.Verify(ev, &want, softhost.Now)
-			wantKind(t, err, c.kind)
+			linktest.WantKind(t, err, c.kind)
 			if l != nil {
 				t.Error("a result beside the error")
 			}
 		})
 	}
 	for _, err := range []error{second(sepa.Verify(nil, h.Challenge(attest.SchemeSEPA), softhost.Now)), second(sepa.Verify(new(attest.Evidence), nil, softhost.Now)), second(sepa.Verify(new(attest.Evidence), new(attest.Challenge), time.Time{}))} {
-		wantKind(t, err, link.KindMalformed)
+		linktest.WantKind(t, err, link.KindMalformed)
 	}
 }
 

@@ -393,3 +393,20 @@ func BenchmarkRequest(b *testing.B) {
 	conn.Close()
 	ends.Wait()
 }
+
+// A guest may send any number of events: they are counted, and nothing is kept of them.
+func TestEvents_of_a_guest_are_counted(t *testing.T) {
+	p, path := serve(t)
+	conn := dial(t, path)
+	for _, op := range []uint8{agentproto.OpReady, agentproto.OpGrown, agentproto.OpGrown, 77} {
+		if err := channel.Write(conn, channel.Frame{Kind: channel.Event, Op: op}, agentproto.MaxPayload); err != nil {
+			t.Fatal(err)
+		}
+	}
+	eventually(t, "counted", func() bool { ready, grown := p.Events(); return ready == 1 && grown == 2 })
+	select {
+	case <-p.News():
+	default:
+		t.Error("nobody is told")
+	}
+}

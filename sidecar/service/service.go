@@ -2,9 +2,10 @@ package service
 
 import (
 	"context"
+	"crypto/rand"
+	"encoding/binary"
 	"errors"
 	"log/slog"
-	"math/rand/v2"
 	"net"
 	"os"
 	"sync"
@@ -63,7 +64,9 @@ type Service struct {
 func (s *Service) Serve(ctx context.Context, ln *net.UnixListener) error {
 	var wg sync.WaitGroup
 	defer wg.Wait()
-	s.process = rand.Uint64() //nolint:gosec // tells processes apart, is no secret
+	var id [8]byte
+	_, _ = rand.Read(id[:]) // never fails
+	s.process = binary.BigEndian.Uint64(id[:])
 	defer context.AfterFunc(ctx, func() { ln.Close() })()
 	free := make(chan struct{}, maxConns)
 	for {

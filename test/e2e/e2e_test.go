@@ -25,12 +25,12 @@ func TestHosts(t *testing.T) {
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Minute)
 	defer cancel()
-	w := world(ctx, t)
+	w := world(ctx, t, "e2e")
 	t.Run("the story of the demonstration holds", func(t *testing.T) { story(ctx, t, w.Telling(teller{t})) })
 	t.Run("faults", func(t *testing.T) { faults(ctx, t, w.Telling(teller{t})) })
 }
 
-func world(ctx context.Context, t *testing.T) *scenario.World {
+func world(ctx context.Context, t *testing.T, name string) *scenario.World {
 	if err := lab.Require(); err != nil {
 		t.Fatalf("the end-to-end tests need what `make test` installs, and root: %v", err)
 	}
@@ -45,7 +45,7 @@ func world(ctx context.Context, t *testing.T) *scenario.World {
 	if testing.Verbose() {
 		out = os.Stderr
 	}
-	w, err := scenario.New(ctx, scenario.Options{Name: "e2e", Repo: repo, Tools: []string{"./test/guest/tpm"}, Tell: teller{t}, Look: look(t), Log: slog.New(slog.NewTextHandler(out, nil))})
+	w, err := scenario.New(ctx, scenario.Options{Name: name, Repo: repo, Tools: []string{"./test/guest/tpm"}, Tell: teller{t}, Look: look(t), Log: slog.New(slog.NewTextHandler(out, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}

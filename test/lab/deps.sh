@@ -10,6 +10,7 @@ packages="
 	systemd-container mmdebstrap dbus iproute2 util-linux procps kmod
 	e2fsprogs squashfs-tools cpio xz-utils openssl shellcheck groff-base
 	libxml2-utils postgresql chromium fonts-dejavu-core
+	bash-completion zsh fish
 "
 # "deps.sh packages": what builds and checks packages, too.
 if [ "${1-}" = packages ]; then

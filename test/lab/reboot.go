@@ -6,6 +6,10 @@ import (
 	"fmt"
 	"os"
 	"time"
+
+	"github.com/google/go-tpm/tpm2"
+
+	"virt-attest/internal/ptpm"
 )
 
 // Reboot shuts the host down as its administrator does (systemctl poweroff) and boots it again: with its disk, its TPM's
@@ -33,9 +37,20 @@ func (h *Host) PowerCut(ctx context.Context) error {
 	return h.again(ctx)
 }
 
+// parkTPM is what a kernel tells its TPM when it goes down. After a power cut it is said too: libtpms would lose its clock, which a
+// physical TPM keeps.
+func (h *Host) parkTPM() error {
+	tpm := ptpm.Socket(h.file("ptpm", "ptpm.sock"))
+	_, err := tpm2.Shutdown{ShutdownType: tpm2.TPMSUClear}.Execute(tpm)
+	if err = errors.Join(err, tpm.Close()); err != nil {
+		return fmt.Errorf("lab: %s: TPM2_Shutdown: %w", h.name, err)
+	}
+	return nil
+}
+
 // again boots a host that is down.
 func (h *Host) again(ctx context.Context) error {
-	err := h.tpm.stop()
+	err := errors.Join(h.parkTPM(), h.tpm.stop())
 	for _, log := range []string{"ima", "bootlog", "boot_id"} {
 		err = errors.Join(err, os.Remove(h.file("logs", log)))
 	}

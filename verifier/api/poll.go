@@ -14,6 +14,9 @@ type PollRequest struct {
 	Verdicts string        // Poll.Cursor of the last answer, VerdictsBegin for all verdicts, "" for none
 }
 
+// WhyForged is the reason of a ChallengeRequest that tells of forged metadata, too.
+const WhyForged = "metadata-forged"
+
 // VerdictsBegin asks for all verdicts on a host's machines.
 const VerdictsBegin = "0"
 

@@ -10,12 +10,14 @@ import (
 	"virt-attest/verifier/rim"
 )
 
-// BootRecord says that a boot log was found in order, so that it need not come again in the same boot.
+// BootRecord says that a boot log came that explains the quoted PCRs, so that it need not come again in the same boot. One
+// in order is not looked at again either, one with findings every time.
 type BootRecord struct {
 	BootID string        `cbor:"1,keyasint"` // as the machine names its boot
 	Basis  attest.Digest `cbor:"2,keyasint"` // policy and reference values by which it was
 	PCRs   attest.Digest `cbor:"3,keyasint"` // of the quoted PCR 0-9 that it explains
 	Notes  []BootNote    `cbor:"4,keyasint,omitempty"`
+	Faulty bool          `cbor:"5,keyasint,omitempty"` // what was booted was not all right by Basis
 }
 
 // BootNote is what was noted about a boot log.
@@ -35,8 +37,10 @@ func (c *check) firmware(back bool) {
 	}
 	switch {
 	case c.recalled:
-	case c.log0 == nil || len(c.reasons) > sound || c.ima.BootID == "" || len(c.notes)-notes > maxBootNotes:
+	case c.log0 == nil || c.ima.BootID == "" || len(c.notes)-notes > maxBootNotes || c.wrongBootLog(sound):
 		c.next.Boot = nil
+	case len(c.reasons) > sound:
+		c.next.Boot = &BootRecord{BootID: c.ima.BootID, Basis: c.basis, PCRs: c.bootPCRs(), Faulty: true}
 	default:
 		c.next.Boot = &BootRecord{BootID: c.ima.BootID, Basis: c.basis, PCRs: c.bootPCRs()}
 		for _, r := range c.notes[notes:] {
@@ -47,6 +51,12 @@ func (c *check) firmware(back bool) {
 			c.next.Boot.Notes = append(c.next.Boot.Notes, n)
 		}
 	}
+}
+
+// wrongBootLog reports whether a reason from the given one on is about the log itself, and not about what was booted: another one may
+// come, as after something was measured late.
+func (c *check) wrongBootLog(from int) bool {
+	return slices.ContainsFunc(c.reasons[from:], func(r Reason) bool { return r.Code == CodeBootLog })
 }
 
 // noPCR stands in a BootNote for none.
@@ -69,7 +79,7 @@ func (m Machine) RecallsBoot(bootID string, quoted []attest.PCRBank, set rim.Set
 
 func (m Machine) recalls(bootID string, quoted []attest.PCRBank, basis attest.Digest) bool {
 	b := m.Boot
-	return b != nil && b.BootID == bootID && b.Basis == basis && b.PCRs == bootPCRs(quoted)
+	return b != nil && !b.Faulty && b.BootID == bootID && b.Basis == basis && b.PCRs == bootPCRs(quoted)
 }
 
 func (c *check) bootPCRs() attest.Digest { return bootPCRs(c.banks) }
@@ -170,7 +180,7 @@ func (c *check) withoutBootLog() {
 }
 
 // withheld reports whether the machine may have left the boot log out because it was not asked for it: the one of this boot
-// was in order, by a policy or reference values that have changed since.
+// came, and was judged by a policy or reference values that have changed since, or had findings.
 func (c *check) withheld() bool {
 	b := c.s.Prior.Boot
 	return len(c.bootLog) == 0 && b != nil && b.BootID == c.ima.BootID && b.PCRs == c.bootPCRs() && !c.recalled
@@ -181,7 +191,7 @@ func (c *check) askBootLog() {
 	if slices.ContainsFunc(c.reasons, func(r Reason) bool { return r.Code == CodeBootLog && r.state == Pending }) {
 		return
 	}
-	c.add(Reason{Code: CodeBootLog, state: Pending, Text: "the policy or reference values have changed since the TCG event log came: it is asked for with the next challenge"})
+	c.add(Reason{Code: CodeBootLog, state: Pending, Text: "the TCG event log of this boot has to be judged again and is not on record any more: it is asked for with the next challenge"})
 }
 
 func (c *check) recallNotes() {

@@ -238,6 +238,28 @@ func TestAppraise_takes_listed_boot_events_for_a_PCR_whatever_their_order(t *tes
 	}), untrusted, appraise.CodePCRMismatch, appraise.CodeBootLog)
 }
 
+func TestAppraise_keeps_a_boot_log_with_findings_and_judges_it_every_time(t *testing.T) {
+	w := firmwareWorld(t, func(b *box) { b.boot.Event(3, 0x80000fff, []byte("unusual")) })
+	w.edit(func(s *appraise.Subject) { s.Policy.BootEvents = rules("pc") })
+	for range 2 { // the Verifier puts the log on record in its place
+		w.expect(untrusted, appraise.CodeBootEvent)
+	}
+	s := w.in.VMs[vm1]
+	if b := s.Prior.Boot; b == nil || !b.Faulty || s.Prior.RecallsBoot(b.BootID, w.vm.ima.PCRs.Values(), s.RIMs, s.Policy) {
+		t.Errorf("%+v", b)
+	}
+	w.change = func(in *appraise.Input) { in.Evidence.VMs[0].BootLog = nil }
+	w.expect(appraise.Pending, appraise.CodeBootLog) // it is lost
+	if w.in.VMs[vm1].Prior.Boot != nil {
+		t.Error("it is not asked for")
+	}
+	w.expect(untrusted, appraise.CodeBootEvent)
+	w.change = func(in *appraise.Input) { in.Evidence.VMs[0].BootLog = in.Evidence.VMs[0].BootLog[:500] }
+	if w.round(); w.in.VMs[vm1].Prior.Boot != nil {
+		t.Error("one that explains nothing is taken for the one of this boot")
+	}
+}
+
 func TestRecallsBoot_only_what_was_found_in_order_by_the_same_values(t *testing.T) {
 	w := newWorld(t)
 	w.expect(trusted)

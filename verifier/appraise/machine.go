@@ -23,7 +23,7 @@ type Machine struct {
 	Setback  *Setback          `json:"setback,omitempty"` // an earlier state was brought back, until a later boot
 	Resync   bool              `json:"resync,omitempty"`  // the log is wanted whole
 
-	Boot       *BootRecord `json:"-"` // the boot log, where it was found in order
+	Boot       *BootRecord `json:"-"` // the boot log, where one came that explains the PCRs
 	Keys       [][]byte    `json:"-"` // certificates in the log whose signatures count, DER
 	Unverified *Unverified `json:"-"`
 }
@@ -79,7 +79,7 @@ func (m Machine) Resume(machine attest.UUID, set rim.Set, p Policy) attest.Resum
 		return attest.Resume{Machine: machine}
 	}
 	r := attest.Resume{Machine: machine, BootID: m.Replay.BootID, Count: m.Replay.Count}
-	r.Boot = m.Boot != nil && m.Boot.BootID == r.BootID && m.Boot.Basis == Basis(p, set)
+	r.Boot = m.Boot != nil && !m.Boot.Faulty && m.Boot.BootID == r.BootID && m.Boot.Basis == Basis(p, set)
 	return r
 }
 

@@ -22,6 +22,11 @@ const (
 	Error        State = "ERROR"        // a fault of the Verifier: says nothing about the machine
 )
 
+// States lists every State, Trusted first.
+func States() []State {
+	return []State{Trusted, Untrusted, Stale, Pending, Unconfigured, Unreachable, Rollback, Error}
+}
+
 // Layer says which part a Reason is about.
 type Layer string
 
@@ -77,6 +82,19 @@ const (
 	CodeMalformed        Code = "malformed"          // the evidence cannot be read
 	CodeInternal         Code = "internal"           // the Verifier's own fault
 )
+
+// Codes lists every Code.
+func Codes() []Code {
+	return []Code{
+		CodeQuoteSignature, CodeQuoteNonce, CodeQuotePCRs, CodeAKUnsuitable, CodeAKUnknown, CodeKeyPending,
+		CodeEKUntrusted, CodeIdentityChanged, CodeLinkHash, CodeLinkComposite, CodeLinkNoRecord, CodeNoAgent,
+		CodeNoTPM, CodeNotRunning, CodeVMMissing, CodeIMALog, CodeIMAMissing, CodeIMAUnlisted,
+		CodeIMADigest, CodeIMAViolation, CodeIMABootAggregate, CodePCRMismatch, CodeBootLog, CodeBootEvent,
+		CodeIMASignature, CodeTPMFirmware, CodeTPMClock, CodeSoftwareVersion, CodeNoReference, CodeExpired,
+		CodeNeverAttested, CodeSuspended, CodeRollback, CodeHostNotTrusted, CodeUnapproved, CodeNoAnswer, CodeMalformed,
+		CodeInternal,
+	}
+}
 
 // Reason is one cause of a State, with the place it was found at.
 type Reason struct {

@@ -2,10 +2,6 @@ package ear_test
 
 import (
 	"errors"
-	"go/ast"
-	"go/parser"
-	"go/token"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -15,33 +11,8 @@ import (
 	"virt-attest/verifier/ear"
 )
 
-// codes lists the constants of type appraise.Code.
-func codes(t *testing.T) []appraise.Code {
-	f, err := parser.ParseFile(token.NewFileSet(), "../appraise/verdict.go", nil, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var out []appraise.Code
-	ast.Inspect(f, func(n ast.Node) bool {
-		if v, ok := n.(*ast.ValueSpec); ok {
-			if id, ok := v.Type.(*ast.Ident); ok && id.Name == "Code" {
-				s, err := strconv.Unquote(v.Values[0].(*ast.BasicLit).Value)
-				if err != nil {
-					t.Fatal(err)
-				}
-				out = append(out, appraise.Code(s))
-			}
-		}
-		return true
-	})
-	if len(out) < 20 {
-		t.Fatalf("only %d codes found", len(out))
-	}
-	return out
-}
-
 func TestToken_gives_every_code_its_claims_and_affirms_none(t *testing.T) {
-	for _, code := range codes(t) {
+	for _, code := range appraise.Codes() {
 		for _, layer := range []appraise.Layer{appraise.LayerVM, appraise.LayerLink, appraise.LayerHost, appraise.LayerVerifier} {
 			r := appraise.Reason{Code: code, Layer: layer, Text: "because"}
 			if !ear.InTable(r) {

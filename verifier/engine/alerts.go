@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"fmt"
 	"slices"
 	"strings"
 	"time"
@@ -52,9 +53,10 @@ func (e *Engine) AckAlert(ctx context.Context, who api.Caller, id int64) (*api.A
 }
 
 // alertsOf are the alerts that the verdicts of a report call for: what an operator has to settle, one per machine. What is
-// wrong with a host is said of the host, and not of every VM on it.
+// wrong with a host is said of the host, and not of every VM on it; so are several VMs that it leaves out.
 func alertsOf(r *api.Report) []api.Alert {
 	var out []api.Alert
+	var missing []string
 	add := func(machine string, res *appraise.Result) {
 		vm := res.UUID != attest.UUID{}
 		i := slices.IndexFunc(res.Reasons, func(why appraise.Reason) bool { return needsOperator(res.State, why.Code) && (!vm || !ofHost(why)) })
@@ -62,13 +64,33 @@ func alertsOf(r *api.Report) []api.Alert {
 			return
 		}
 		why := res.Reasons[i]
+		if why.Code == appraise.CodeVMMissing {
+			missing = append(missing, res.Name)
+		}
 		out = append(out, api.Alert{Code: string(why.Code), Machine: machine, Name: res.Name, Host: res.Host, State: res.State, Text: why.Text, Hint: why.Hint})
 	}
 	add(r.Host.Host, &r.Host)
 	for i := range r.VMs {
 		add(r.VMs[i].UUID.String(), &r.VMs[i])
 	}
+	if len(missing) > 1 && r.Host.Host != "" {
+		out = slices.DeleteFunc(out, func(a api.Alert) bool { return a.Code == string(appraise.CodeVMMissing) })
+		out = append(out, leavesOut(&r.Host, missing))
+	}
 	return out
+}
+
+// leavesOut is the one alert about a host that leaves out several VMs.
+func leavesOut(host *appraise.Result, vms []string) api.Alert {
+	n := len(vms)
+	slices.Sort(vms)
+	more := ""
+	if n > maxMissing {
+		vms, more = vms[:maxMissing], fmt.Sprintf(" and %d more", n-maxMissing)
+	}
+	return api.Alert{Code: string(appraise.CodeVMMissing), Machine: host.Host, Name: host.Name, Host: host.Host, State: host.State,
+		Text: fmt.Sprintf("host %s leaves %d VMs out of its answer that it said it runs: %s%s", host.Name, n, strings.Join(vms, ", "), more),
+		Hint: "If they were stopped a moment ago, attest the host again. Otherwise look at its hostd and its libvirt."}
 }
 
 // needsOperator reports whether a cause of a state stays until an operator acts, or is one to look at in any case: Evidence of

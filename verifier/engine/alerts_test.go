@@ -2,6 +2,7 @@ package engine
 
 import (
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -62,6 +63,54 @@ func TestAlert_of_a_host_that_is_not_TRUSTED_is_one_and_not_one_per_VM(t *testin
 		attested(appraise.Untrusted, host)
 		vms[6].IMA.File("/usr/bin/odd", "odd")
 		attested(appraise.Untrusted, host, vms[6].UUID.String()+" "+string(appraise.CodeIMAUnlisted))
+	})
+}
+
+// A host that loses its VMs is one matter, and not as many as it had VMs.
+func TestAlert_of_VMs_that_a_host_leaves_out_is_one_with_their_number_and_names(t *testing.T) {
+	onEach(t, func(t *testing.T, w *world) {
+		r := w.start()
+		vms := make([]*vm, 30)
+		for i := range vms {
+			vms[i] = newVM(byte(i + 1))
+		}
+		h := w.host("h1", vms...)
+		left := func(n int, open ...string) {
+			t.Helper()
+			h.Mu.Lock()
+			h.VMs = vms[n:]
+			h.Mu.Unlock()
+			r.attest(t, attest.SchemeSEPA, h.ID())
+			if got := w.open(r); !slices.Equal(got, open) {
+				t.Errorf("%d VMs are left out: alerts %q, want %q", n, got, open)
+			}
+		}
+		text := func(parts ...string) {
+			t.Helper()
+			list, err := r.st.Alerts(t.Context(), "", false)
+			must(t, err)
+			for _, p := range parts {
+				if len(list) != 1 || !strings.Contains(list[0].Text, p) {
+					t.Errorf("%+v does not say %q", list, p)
+				}
+			}
+		}
+		host := h.ID() + " " + string(appraise.CodeVMMissing)
+		left(0)
+		left(1, vms[0].UUID.String()+" "+string(appraise.CodeVMMissing))
+		left(3, host)
+		text("3 VMs", "vm1, vm2, vm3")
+		left(30, host)
+		text("30 VMs", "and 20 more")
+		if _, err := r.Alerts(t.Context(), operator(), true); err != nil {
+			t.Error(err)
+		}
+		left(0)
+		left(2, host)
+		must(t, r.st.DeleteVM(t.Context(), vms[0].UUID, store.Trail{}))
+		if got := w.open(r); len(got) != 0 {
+			t.Errorf("after one was removed: %q", got)
+		}
 	})
 }
 

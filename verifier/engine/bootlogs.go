@@ -33,8 +33,8 @@ func (e *Engine) bootLogs(ctx context.Context, host string, boots map[attest.UUI
 	return out, nil
 }
 
-// recall gives the answer with those boot logs on record that it left out and that are needed again: PCRs, the policy or reference
-// values are not those by which they were found in order.
+// recall gives the answer with those boot logs on record that it left out and that are needed again: there were findings, or PCRs, the policy
+// or reference values are not those by which they were in order.
 func (a *appraisal) recall(ctx context.Context, l *link.Linked, s *evaluate.Subjects) (*attest.Evidence, error) {
 	quoted := make(map[attest.UUID][]attest.PCRBank, len(l.VMs)+1)
 	if q := l.Host.Quote; q != nil {
@@ -60,7 +60,7 @@ func (a *appraisal) recall(ctx context.Context, l *link.Linked, s *evaluate.Subj
 	return evaluate.WithBootLogs(a.ev, logs), nil
 }
 
-// foundBoot gives the boot log that goes on record: one that came and was found in order now.
+// foundBoot gives the boot log that goes on record: one that came now and explains the PCRs.
 func foundBoot(ev *attest.Evidence, id attest.UUID, before, next appraise.Machine) *store.BootLog {
 	if next.Boot == nil || next.Boot == before.Boot {
 		return nil

@@ -20,12 +20,14 @@ const (
 	helloFor       = 5 * time.Minute  // that an enrolment may take
 	maxHellos      = 4096             // enrolments under way
 	maxWaits       = 4096             // that wait for a report at this replica
+	maxForged      = 16               // VMs of one word about forged metadata that are put on record
 	maxPerHost     = 256              // challenges under way for one host
 	maxHeld        = 256 << 20        // documents that are kept ready, bytes of their content
 	directFor      = time.Minute      // how long a direct challenge counts
 	directSkew     = 5 * time.Second  // between the clocks of replicas
 	maxKnown       = 8192             // elements of a list in what this package encodes
 	maxTries       = 3                // appraisals of one answer that are cut short, until it is ERROR unseen
+	maxMissing     = 10               // VMs named in an alert about their host
 	maxNamed       = 20               // hosts named in a refusal
 	unansweredFor  = time.Hour        // that a report counts in which nothing was appraised, by no policy
 	storeTimeout   = 40 * time.Second // to store an outcome

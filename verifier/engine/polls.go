@@ -137,10 +137,25 @@ func (e *Engine) Challenge(ctx context.Context, client string, r api.ChallengeRe
 	if err != nil {
 		return nil, err
 	}
+	if r.Why == api.WhyForged {
+		e.tellForged(ctx, h, r.VMs)
+	}
 	if r.Why != "" {
 		e.log.Debug("a host asks for a challenge", "host", host, "why", r.Why, "vms", len(r.VMs), "report", c.id())
 	}
 	return c.Challenge, e.put(ctx, c, askedByHost, true)
+}
+
+// tellForged records that a host found verdicts in its domains' metadata that it had not written.
+func (e *Engine) tellForged(ctx context.Context, h *store.Host, vms []api.HostVM) {
+	var events []api.Event
+	for _, v := range vms[:min(len(vms), maxForged)] {
+		events = append(events, api.Event{Time: time.Now(), Kind: api.EventVM, Machine: v.UUID.String(), Name: v.Name, Host: h.ID,
+			Text: "somebody on host " + h.Name + " wrote a verdict of their own into the metadata of VM " + v.Name + "; it was overwritten"})
+	}
+	if err := e.store.PutEvents(ctx, events); err != nil {
+		e.log.Error("forged metadata cannot be put on record", "host", h.ID, "err", err)
+	}
 }
 
 // checkOwn holds what a host asks for to its bounds.

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"fmt"
+	"strings"
 	"testing"
 	"time"
 
@@ -129,6 +130,12 @@ func TestChallenge_about_the_VMs_that_a_host_names(t *testing.T) {
 	must(t, err)
 	if len(c.VMs) != 1 || c.VMs[0] != h.VMs[1].UUID {
 		t.Errorf("%v", c.VMs)
+	}
+	_, err = r.Challenge(t.Context(), "", api.ChallengeRequest{Host: h.ID(), Scheme: attest.SchemeSEPA, VMs: named, Why: api.WhyForged})
+	must(t, err)
+	events, err := r.Events(t.Context(), operator(), api.EventFilter{Machine: named[0].UUID.String(), Newest: true, Limit: 1})
+	if err != nil || len(events) != 1 || !strings.Contains(events[0].Text, "metadata") {
+		t.Errorf("%+v, %v", events, err)
 	}
 	for _, bad := range []api.ChallengeRequest{{Why: "a b"}, {Why: "abcdefghijklmnopqrstuvwxyzabcdefghijklm"}, {VMs: []api.HostVM{{Name: "a\nb"}}}, {Scheme: attest.SchemeHost, VMs: named}} {
 		bad.Host = h.ID()

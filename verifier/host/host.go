@@ -10,6 +10,8 @@
 //	round     many challenges, one quote
 //	uplink    the connection to the Verifier
 //	verdicts  what the Verifier says of this host's machines
+//	lifecycle when VMs are attested because something happened to them
+//	metadata  what the domains' metadata shows and asks for
 //
 // hostd keeps nothing on disk. It may be killed at any moment: challenges that it was answering
 // are lost, and the Verifier asks again.
@@ -34,7 +36,9 @@ import (
 	"virt-attest/verifier/host/domains"
 	"virt-attest/verifier/host/domains/virt"
 	"virt-attest/verifier/host/evidence"
+	"virt-attest/verifier/host/lifecycle"
 	"virt-attest/verifier/host/machine"
+	"virt-attest/verifier/host/metadata"
 	"virt-attest/verifier/host/round"
 	"virt-attest/verifier/host/sidecars"
 	"virt-attest/verifier/host/uplink"
@@ -126,9 +130,10 @@ func (d *hostd) serve(ctx context.Context, c *config.Config, notify *notifier) (
 	g.Go(func() error { return p.engine.Run(parts) })
 	g.Go(func() error { return p.set.WatchSidecars(parts, c.Paths.Run, d.log) })
 	if c.Libvirt.URI != "none" {
-		libvirt := &virt.Source{URI: c.Libvirt.URI, Run: c.Paths.Run, Set: p.set, Log: d.log}
+		libvirt := d.libvirt(c, p, g, parts)
 		g.Go(func() error { return libvirt.Follow(parts) })
 	}
+	g.Go(func() error { return p.life.Run(parts) })
 	g.Go(func() error { return p.uplink.Run(parts) })
 	g.Go(func() error { return config.Watch(parts, c.Verifier.Files, p.uplink.Reconnect) })
 	g.Go(func() error {
@@ -142,6 +147,28 @@ func (d *hostd) serve(ctx context.Context, c *config.Config, notify *notifier) (
 	default:
 	}
 	return next, err
+}
+
+// libvirt prepares what is heard from libvirt and, unless that is not wanted, shown there.
+func (d *hostd) libvirt(c *config.Config, p *parts, g *group, ctx context.Context) *virt.Source { //nolint:revive // of the parts, not of the call
+	tell := func(vm attest.UUID, what lifecycle.Kind) { p.life.Tell(vm, what, 0) }
+	s := &virt.Source{URI: c.Libvirt.URI, Run: c.Paths.Run, Set: p.set, Log: d.log, Happened: tell}
+	if !c.Libvirt.Metadata {
+		return s
+	}
+	notes := &virt.Notes{URI: c.Libvirt.URI, Namespace: metadata.Namespace, Key: metadata.Key}
+	m := &metadata.Keeper{Notes: notes, Gone: virt.ErrNoDomain, Board: p.board, Domains: p.set, Tell: p.life.Tell, Log: d.log}
+	p.life.Asked, p.life.Moved = m.Asked, m.Moved
+	s.Notes, s.Noted, s.Listed = metadata.Namespace, m.Noted, m.All
+	s.Happened = func(vm attest.UUID, what lifecycle.Kind) {
+		m.Happened(vm, what)
+		tell(vm, what)
+	}
+	g.Go(func() error {
+		defer notes.Close()
+		return m.Run(ctx)
+	})
+	return s
 }
 
 // closeTPM leaves the TPM to others. One that has gone needs no leaving.
@@ -172,6 +199,7 @@ type parts struct {
 	board  *verdicts.Board
 	engine *round.Engine
 	uplink *uplink.Uplink
+	life   *lifecycle.Keeper
 }
 
 func assemble(c *config.Config, notify *notifier, log *slog.Logger) *parts {
@@ -191,6 +219,17 @@ func assemble(c *config.Config, notify *notifier, log *slog.Logger) *parts {
 		Token: func() (string, error) { return config.ReadToken(c.Verifier.EnrolToken) },
 		Connect: func() (uplink.Verifier, error) {
 			return api.NewClient(c.Verifier.URL, api.TLS{CA: c.Verifier.CA, Cert: c.Verifier.Cert, Key: c.Verifier.Key})
+		},
+	}
+	sidecar := sidecars.Dialer{Dir: c.Paths.Run}
+	p.life = &lifecycle.Keeper{
+		Domains: p.set, Attest: p.uplink.Attest, Log: log,
+		Dial: func(ctx context.Context, id attest.UUID) (lifecycle.Sidecar, error) {
+			s, err := sidecar.Dial(ctx, id)
+			if err != nil {
+				return nil, err
+			}
+			return s, nil
 		},
 	}
 	return p

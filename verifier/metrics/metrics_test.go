@@ -3,9 +3,6 @@ package metrics_test
 import (
 	"context"
 	"errors"
-	"go/ast"
-	"go/parser"
-	"go/token"
 	"net/http"
 	"net/http/httptest"
 	"strconv"
@@ -189,50 +186,24 @@ func TestNew_makes_metrics_that_share_nothing(t *testing.T) {
 	wants(t, scrape(t, b), `virt_attest_nonce_issued_total 0`)
 }
 
-// words lists the constants of a type of package appraise.
-func words(t *testing.T, kind string) []string {
-	f, err := parser.ParseFile(token.NewFileSet(), "../appraise/verdict.go", nil, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	var out []string
-	ast.Inspect(f, func(n ast.Node) bool {
-		if v, ok := n.(*ast.ValueSpec); ok {
-			if id, ok := v.Type.(*ast.Ident); ok && id.Name == kind {
-				s, err := strconv.Unquote(v.Values[0].(*ast.BasicLit).Value)
-				if err != nil {
-					t.Fatal(err)
-				}
-				out = append(out, s)
-			}
-		}
-		return true
-	})
-	return out
-}
-
 func TestMetrics_know_every_state_and_every_code(t *testing.T) {
-	states, codes := words(t, "State"), words(t, "Code")
-	if len(states) < 8 || len(codes) < 20 {
-		t.Fatalf("%q, %q", states, codes)
-	}
 	m := newMetrics()
-	for _, s := range states {
-		m.Verdict(metrics.KindVM, 0, appraise.State(s), nil)
+	for _, s := range appraise.States() {
+		m.Verdict(metrics.KindVM, 0, s, nil)
 	}
-	for _, c := range codes {
-		m.Verdict(metrics.KindVM, 0, "", []appraise.Reason{{Code: appraise.Code(c)}})
+	for _, c := range appraise.Codes() {
+		m.Verdict(metrics.KindVM, 0, "", []appraise.Reason{{Code: c}})
 	}
 	m.Watch(t.Context(), snapshot)
 	text := scrape(t, m)
-	for _, s := range states {
-		wants(t, text, `virt_attest_attestations_total{kind="vm",result="`+s+`",scheme="other"} 1`)
-		if !strings.Contains(text, `virt_attest_verdicts{kind="host",state="`+s+`"}`) {
+	for _, s := range appraise.States() {
+		wants(t, text, `virt_attest_attestations_total{kind="vm",result="`+string(s)+`",scheme="other"} 1`)
+		if !strings.Contains(text, `virt_attest_verdicts{kind="host",state="`+string(s)+`"}`) {
 			t.Errorf("no gauge for %s", s)
 		}
 	}
-	for _, c := range codes {
-		wants(t, text, `virt_attest_failures_total{reason="`+c+`"} 1`)
+	for _, c := range appraise.Codes() {
+		wants(t, text, `virt_attest_failures_total{reason="`+string(c)+`"} 1`)
 	}
 }
 

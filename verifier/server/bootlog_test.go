@@ -181,8 +181,11 @@ func TestBootLog_that_rules_of_later_allow_is_kept_from_the_evidence_that_brough
 	sent.watch(h)
 	v.bootPolicy("rules", "linux")
 	must(t, v.PutSettings(t.Context(), m.UUID.String(), api.Settings{Policy: "rules", RIMs: []string{"good"}}))
+	wantEvents(t, "rules that do not allow it", v.attest(attest.SchemeSEPA, "host1").VMs[0], appraise.Untrusted)
+	sent.want(t, "with findings", true, true)
 	for range 2 {
-		wantEvents(t, "rules that do not allow it", v.attest(attest.SchemeSEPA, "host1").VMs[0], appraise.Untrusted)
+		wantEvents(t, "rules that still do not allow it", v.attest(attest.SchemeSEPA, "host1").VMs[0], appraise.Untrusted)
+		sent.want(t, "with findings, again", false, false)
 	}
 	v.bootPolicy("rules", "pc")
 	for end := time.Now().Add(20 * time.Second); ; time.Sleep(20 * time.Millisecond) {
@@ -205,4 +208,30 @@ func TestBootLog_that_rules_of_later_allow_is_kept_from_the_evidence_that_brough
 	if !bytes.Equal(whole.VMs[0].BootLog, m.Boot.Data) {
 		t.Errorf("saved evidence has a boot log of %d bytes", len(whole.VMs[0].BootLog))
 	}
+}
+
+// A log that does not explain the PCRs may be followed by one that does.
+func TestBootLog_that_is_wrong_comes_again_until_it_is_right(t *testing.T) {
+	v := newVerifier(t)
+	m := newVM(1)
+	h := v.host("host1", m)
+	var sent bootLogs
+	sent.watch(h)
+	right := m.Boot.Data
+	h.Mu.Lock()
+	m.Boot.Data = right[:len(right)-len(right)/4]
+	h.Mu.Unlock()
+	for range 2 {
+		if r := v.attest(attest.SchemeSEPA, "host1").VMs[0]; r.State != appraise.Untrusted {
+			t.Errorf("%s", r.State)
+		}
+	}
+	sent.want(t, "a wrong one", false, true)
+	h.Mu.Lock()
+	m.Boot.Data = right
+	h.Mu.Unlock()
+	want(t, v.attest(attest.SchemeSEPA, "host1").VMs[0], appraise.Trusted)
+	sent.want(t, "the right one", false, true)
+	want(t, v.attest(attest.SchemeSEPA, "host1").VMs[0], appraise.Trusted)
+	sent.want(t, "after that", false, false)
 }

@@ -74,7 +74,10 @@ func (t *tx) reconcileAlerts(v *verdicts, written list, changed bool) error {
 			continue
 		}
 		wanted[key] = true
-		if _, ok := open[key]; ok {
+		if old, ok := open[key]; ok {
+			if err := t.retell(old.Alert, a); err != nil {
+				return err
+			}
 			again = append(again, a.Machine+" "+a.Code)
 			continue
 		}
@@ -89,13 +92,32 @@ func (t *tx) reconcileAlerts(v *verdicts, written list, changed bool) error {
 		}
 	}
 	for key, a := range open {
-		if a.verdict && !wanted[key] {
+		if a.verdict && !wanted[key] && !(v.restate && ofSeveral(key, v.host)) {
 			if err := t.closeAlert(a.Alert, fromMillis(v.created)); err != nil {
 				return err
 			}
 		}
 	}
 	return t.putAlerts(fresh, fromMillis(v.created), true)
+}
+
+// ofSeveral tells an alert about a host that leaves VMs out: only an answer of the host settles it.
+func ofSeveral(k alertKey, host string) bool {
+	return k.machine == host && k.code == string(appraise.CodeVMMissing)
+}
+
+// retell gives an open alert about several VMs its text of now: they may be others.
+func (t *tx) retell(old, now api.Alert) error {
+	if !ofSeveral(alertKey{old.Machine, old.Code}, old.Host) || old.Text == now.Text {
+		return nil
+	}
+	old.Text = now.Text
+	b, err := json.Marshal(old)
+	if err != nil {
+		return err
+	}
+	_, err = t.exec(`UPDATE alerts SET data = $1 WHERE id = $2`, b, old.ID)
+	return err
 }
 
 func (t *tx) closeAlert(a api.Alert, now time.Time) error {

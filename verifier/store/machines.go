@@ -111,7 +111,8 @@ func (s *Store) vtpms(ctx context.Context, where string, args ...any) ([]VTPM, e
 func (s *Store) DeleteVM(ctx context.Context, vm attest.UUID, by Trail) error {
 	return s.tx(ctx, opTimeout, func(t *tx) error {
 		var n int64
-		for _, q := range []string{`DELETE FROM vtpms WHERE uuid = $1`, `DELETE FROM machines WHERE machine = $1`,
+		for _, q := range []string{`DELETE FROM alerts WHERE closed = 0 AND machine = host AND code = 'vm-missing' AND host IN (SELECT host FROM results WHERE machine = $1 AND reason = 'vm-missing')`, // it may have been the last one
+			`DELETE FROM vtpms WHERE uuid = $1`, `DELETE FROM machines WHERE machine = $1`,
 			`DELETE FROM ima WHERE machine = $1`, `DELETE FROM boot_logs WHERE machine = $1`, `DELETE FROM results WHERE machine = $1`,
 			`DELETE FROM alerts WHERE machine = $1`} {
 			k, err := t.exec(q, vm.String())

@@ -69,7 +69,8 @@ type Logs struct {
 
 // Libvirt says which daemon knows the domains.
 type Libvirt struct {
-	URI string `toml:"uri"` // "none": ask no daemon
+	URI      string `toml:"uri"`      // "none": ask no daemon
+	Metadata bool   `toml:"metadata"` // show verdicts in the domains' metadata and take requests from there
 }
 
 // VMs says what is asked of VMs and how long.
@@ -110,7 +111,7 @@ func Defaults() *Config {
 			IMA: "/sys/kernel/security/ima/binary_runtime_measurements", Boot: "/sys/kernel/security/tpm0/binary_bios_measurements",
 			BootID: "/proc/sys/kernel/random/boot_id",
 		},
-		Libvirt: Libvirt{URI: "qemu:///system"},
+		Libvirt: Libvirt{URI: "qemu:///system", Metadata: true},
 		VMs:     VMs{PCRs: all, Timeout: conf.Duration(5 * time.Second)},
 		// The state of Secure Boot and its keys: what changes with an attacker's boot and not with each update.
 		Custody: Custody{PCRs: Selection{{Alg: attest.SHA256, PCRs: []uint8{7}}}},

@@ -48,6 +48,7 @@ boot = "/l/boot"
 boot_id = "/l/id"
 [libvirt]
 uri = "none"
+metadata = false
 [vms]
 pcrs = "sha256:10"
 timeout = "2s"

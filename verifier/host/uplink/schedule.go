@@ -71,6 +71,16 @@ func (s *schedule) next(now time.Time) (wait time.Duration, scheme attest.Scheme
 	return max(s.due.Sub(now), 0), s.now.Scheme, s.changed, true
 }
 
+// scheme is that of the schedule, SEPA where none is known or the host alone would be attested by it.
+func (s *schedule) scheme() attest.Scheme {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.now == nil || s.now.Scheme != attest.SchemeHYPA {
+		return attest.SchemeSEPA
+	}
+	return s.now.Scheme
+}
+
 // done sets the next time: a whole interval from the last due time where that is not past, so that the
 // times do not drift, or retry from now where the Verifier did not give a challenge.
 func (s *schedule) done(now time.Time, retry time.Duration) {
@@ -120,6 +130,6 @@ func (u *Uplink) push(ctx, run context.Context, v Verifier, id string, answers *
 		}
 		retry = firstRetry
 		u.schedule.done(time.Now(), 0)
-		answers.Go(func() { u.answer(run, ch) })
+		answers.Go(func() { _ = u.answer(run, ch) })
 	}
 }

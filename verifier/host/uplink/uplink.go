@@ -37,6 +37,7 @@ const (
 	lastRetry    = 60 * time.Second
 	resend       = 250 * time.Millisecond // between two attempts to deliver an answer, doubled each time
 	helloPause   = time.Second            // between two hellos about VMs that came and went
+	helloSettle  = 100 * time.Millisecond // gathers those that come together
 	maxOpening   = 64                     // credentials that are opened at a time
 	activateTime = 60 * time.Second
 	minInterval  = time.Second      // of scheduled attestations
@@ -71,6 +72,7 @@ type Uplink struct {
 
 	mu       sync.Mutex
 	current  Verifier
+	id       string                // of the host, as far as the Verifier has welcomed it
 	instance [16]byte              // random, of this session: challenges that an earlier one took come again
 	working  map[attest.Nonce]bool // challenges that are being answered
 	told     string                // cursor of the verdicts that the Board has
@@ -155,6 +157,9 @@ func (u *Uplink) session(run context.Context, answers *sync.WaitGroup) error {
 	}
 	u.tellConnected()
 	u.Log.Info("Verifier connected", "host_id", id)
+	u.mu.Lock()
+	u.id = id
+	u.mu.Unlock()
 	failed := make(chan error, 1)
 	var beside sync.WaitGroup
 	defer beside.Wait()
@@ -194,7 +199,7 @@ func (u *Uplink) poll(ctx, run context.Context, v Verifier, id string, answers *
 			r.Verdicts = u.keep(p.Cursor)
 		}
 		for _, ch := range p.Challenges {
-			answers.Go(func() { u.answer(run, &ch) })
+			answers.Go(func() { _ = u.answer(run, &ch) })
 		}
 	}
 	return errAgain
@@ -217,7 +222,8 @@ func (u *Uplink) keep(cursor string) string {
 	return cursor
 }
 
-// newVMs introduces the host again when its VMs change, so that the Verifier knows them by name.
+// newVMs introduces the host again when its VMs change, so that the Verifier knows them by name: soon, and not more often than
+// once in each helloPause.
 func (u *Uplink) newVMs(ctx context.Context, v Verifier, changed <-chan struct{}) error {
 	for {
 		select {
@@ -225,15 +231,25 @@ func (u *Uplink) newVMs(ctx context.Context, v Verifier, changed <-chan struct{}
 			return ctx.Err()
 		case <-changed:
 		}
-		select {
-		case <-ctx.Done():
-			return ctx.Err()
-		case <-time.After(helloPause):
+		if err := sleep(ctx, helloSettle); err != nil {
+			return err
 		}
 		changed = u.Domains.Changed()
 		if _, err := u.hello(ctx, v); err != nil {
 			return err
 		}
+		if err := sleep(ctx, helloPause); err != nil {
+			return err
+		}
+	}
+}
+
+func sleep(ctx context.Context, d time.Duration) error {
+	select {
+	case <-ctx.Done():
+		return ctx.Err()
+	case <-time.After(d):
+		return nil
 	}
 }
 
@@ -287,10 +303,32 @@ func (u *Uplink) end(n attest.Nonce) {
 	delete(u.working, n)
 }
 
+// ErrAway says that there is no Verifier that has welcomed this host.
+var ErrAway = errors.New("there is no connection to the Verifier")
+
+// Attest has VMs attested now (none: all), by a scheme (0: that of the schedule), because of something that happened here. It
+// returns when the Evidence is delivered, and gives the ID of the report that comes of it.
+func (u *Uplink) Attest(ctx context.Context, vms []api.HostVM, scheme attest.Scheme, why string) (report string, err error) {
+	u.mu.Lock()
+	v, id := u.current, u.id
+	u.mu.Unlock()
+	if v == nil || id == "" {
+		return "", ErrAway
+	}
+	if scheme == 0 {
+		scheme = u.schedule.scheme()
+	}
+	ch, err := v.Challenge(ctx, api.ChallengeRequest{Host: id, Scheme: scheme, VMs: vms, Why: why})
+	if err != nil {
+		return "", err
+	}
+	return ch.Nonce.String(), u.answer(ctx, ch)
+}
+
 // answer makes and delivers the answer to one challenge. The Verifier does without one that fails.
-func (u *Uplink) answer(ctx context.Context, ch *attest.Challenge) {
+func (u *Uplink) answer(ctx context.Context, ch *attest.Challenge) error {
 	if !u.begin(ch.Nonce) {
-		return
+		return nil
 	}
 	defer u.end(ch.Nonce)
 	log := u.Log.With("scheme", ch.Scheme, "challenge", attest.HexBytes(ch.Nonce[:8]))
@@ -304,21 +342,21 @@ func (u *Uplink) answer(ctx context.Context, ch *attest.Challenge) {
 		if errors.Is(err, machine.ErrOtherTPM) {
 			u.Reconnect() // the host has another name now
 		}
-		return
+		return err
 	}
 	b, err := ev.Encode()
 	if err != nil {
 		log.Error("no answer", "error", err)
-		return
+		return err
 	}
 	reply, err := u.deliver(ctx, b)
 	if err != nil {
 		log.Error("answer not delivered", "error", err)
-		return
+		return err
 	}
 	log.Info("answered", "vms", len(ev.VMs), "bytes", len(b), "took", time.Since(began).Round(time.Millisecond))
 	if len(reply.Activation) == 0 {
-		return
+		return nil
 	}
 	keys, err := u.opened(ctx, ch.Nonce, reply.Activation)
 	if err == nil {
@@ -327,6 +365,7 @@ func (u *Uplink) answer(ctx context.Context, ch *attest.Challenge) {
 	if err != nil {
 		log.Error("credentials not returned", "error", err)
 	}
+	return err
 }
 
 // deliver sends an answer until the Verifier takes or refuses it or its time is over.

@@ -23,8 +23,10 @@ import (
 	"virt-attest/internal/channel"
 	"virt-attest/internal/credential"
 	"virt-attest/verifier/api"
+	"virt-attest/verifier/appraise"
 	"virt-attest/verifier/host/hosttest"
 	"virt-attest/verifier/host/uplink"
+	"virt-attest/verifier/host/verdicts"
 )
 
 // verifierd is a Verifier on a unix socket: it enrols by real credentials and verifies what it gets.
@@ -41,8 +43,11 @@ type verifierd struct {
 	asked    map[attest.Nonce]*attest.Challenge
 	results  chan error // one for each Evidence
 	schedule *api.Schedule
-	pulled   int // challenges that the host asked for
-	refuse   int // status for the next requests, 0: none
+	verdicts []api.HostVerdict
+	cursors  []string             // that polls gave
+	request  api.ChallengeRequest // the last one
+	pulled   int                  // challenges that the host asked for
+	refuse   int                  // status for the next requests, 0: none
 	srv      *http.Server
 }
 
@@ -166,6 +171,13 @@ func (v *verifierd) onChallenges(w http.ResponseWriter, r *http.Request) {
 	case <-time.After(2 * time.Second):
 	}
 	p := api.Poll{Challenges: list}
+	if c := r.URL.Query().Get("verdicts"); c != "" {
+		v.do(func() {
+			v.cursors = append(v.cursors, c)
+			p.Verdicts, p.Cursor, p.Begin = v.verdicts, "known", c != "known"
+			v.verdicts = nil
+		})
+	}
 	v.do(func() { p.Schedule = v.schedule })
 	write(v.t, w, p)
 }
@@ -174,9 +186,13 @@ func (v *verifierd) onChallenges(w http.ResponseWriter, r *http.Request) {
 func (v *verifierd) onChallenge(w http.ResponseWriter, r *http.Request) {
 	req := read[api.ChallengeRequest](v.t, r)
 	ch := &attest.Challenge{Scheme: req.Scheme, Host: req.Host, NotAfter: time.Now().Add(time.Minute).Unix()}
+	for _, vm := range req.VMs {
+		ch.VMs = append(ch.VMs, vm.UUID)
+	}
 	_, _ = rand.Read(ch.Nonce[:])
 	v.do(func() {
 		v.pulled++
+		v.request = req
 		v.asked[ch.Nonce] = ch
 	})
 	write(v.t, w, ch)
@@ -223,10 +239,13 @@ func (v *verifierd) ask(ch *attest.Challenge) error {
 func quiet() *slog.Logger { return slog.New(slog.DiscardHandler) }
 
 // connect runs an uplink of the host to the Verifier.
-func connect(t *testing.T, h *hosttest.Host, v *verifierd) *uplink.Uplink {
+func connect(t *testing.T, h *hosttest.Host, v *verifierd, change ...func(*uplink.Uplink)) *uplink.Uplink {
 	u := &uplink.Uplink{
 		Name: "kvm1", Host: h.Machine, VMs: h.VMs, Engine: h.Engine, Domains: h.Set, Log: quiet(),
 		Connect: func() (uplink.Verifier, error) { return api.NewClient("unix://"+v.path, api.TLS{}) },
+	}
+	for _, f := range change {
+		f(u)
 	}
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 1)
@@ -360,4 +379,52 @@ func TestReconnect_loses_no_answer(t *testing.T) {
 		t.Error(err)
 	}
 	eventually(t, "second hello", func() (ok bool) { v.do(func() { ok = v.hellos >= 2 }); return ok })
+}
+
+func TestRun_takes_verdicts_and_says_at_the_next_Verifier_which_it_has(t *testing.T) {
+	h := hosttest.New(t)
+	v := newVerifier(t, h.Dir)
+	v.verdicts = []api.HostVerdict{{Machine: attest.UUID{1}.String(), State: appraise.Untrusted, Report: "aa"}}
+	v.start()
+	board := new(verdicts.Board)
+	connect(t, h, v, func(u *uplink.Uplink) { u.Board = board })
+	eventually(t, "the verdict", func() bool { got, ok := board.Latest(attest.UUID{1}); return ok && got.State == appraise.Untrusted })
+	v.stop()
+	v.start()
+	eventually(t, "the cursor", func() (ok bool) {
+		v.do(func() {
+			ok = len(v.cursors) > 1 && v.cursors[0] == api.VerdictsBegin && v.cursors[len(v.cursors)-1] == "known"
+		})
+		return ok
+	})
+}
+
+func TestAttest_asks_about_the_VMs_that_something_happened_to(t *testing.T) {
+	h := hosttest.New(t)
+	vms := h.StartVMs(t, 2)
+	v := newVerifier(t, h.Dir)
+	u := connect(t, h, v)
+	if _, err := u.Attest(t.Context(), nil, 0, "found"); !errors.Is(err, uplink.ErrAway) {
+		t.Errorf("without a Verifier: %v", err)
+	}
+	v.start()
+	var report string
+	eventually(t, "an answer", func() bool {
+		var err error
+		report, err = u.Attest(t.Context(), []api.HostVM{{UUID: vms[1].UUID, Name: "vm"}}, 0, "agent")
+		return err == nil
+	})
+	select {
+	case err := <-v.results:
+		if err != nil {
+			t.Error(err)
+		}
+	case <-time.After(20 * time.Second):
+		t.Fatal("no answer")
+	}
+	v.do(func() {
+		if r := v.request; r.Why != "agent" || len(r.VMs) != 1 || r.VMs[0].UUID != vms[1].UUID || r.Scheme != attest.SchemeSEPA || len(report) != 64 {
+			t.Errorf("%+v, report %q", r, report)
+		}
+	})
 }

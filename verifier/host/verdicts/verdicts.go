@@ -20,7 +20,7 @@ import (
 // Verdict is the newest verdict on a machine.
 type Verdict struct {
 	api.HostVerdict
-	Received time.Time // when hostd was told of it
+	Received time.Time // when hostd was first told of this report
 }
 
 // ExpiresAt is when a TRUSTED verdict stops to count.
@@ -117,8 +117,13 @@ func (b *Board) put(v *api.HostVerdict) {
 		delete(b.latest, v.Machine)
 		return
 	}
-	if _, known := b.latest[v.Machine]; known || len(b.latest) < maxMachines {
-		b.latest[v.Machine] = Verdict{*v, b.now()}
+	was, known := b.latest[v.Machine]
+	now := Verdict{*v, b.now()}
+	if known && was.Report == v.Report { // counts for longer, or for something else: it is not a newer one
+		now.Received = was.Received
+	}
+	if known || len(b.latest) < maxMachines {
+		b.latest[v.Machine] = now
 	}
 }
 

@@ -24,7 +24,8 @@ func (f *Ext4) Files(ctx context.Context) ([]Node, error) {
 	if !root.dir() {
 		return nil, bad("the file system's root is no directory")
 	}
-	return w.out, w.dir(root, "", 0, &w.out)
+	err = w.dir(root, "", 0)
+	return w.out, err
 }
 
 // Open reads a file of the file system.
@@ -67,7 +68,7 @@ type treeWalk struct {
 	out     []Node
 }
 
-func (w *treeWalk) dir(i *inode, path string, depth int, out *[]Node) error {
+func (w *treeWalk) dir(i *inode, path string, depth int) error {
 	switch {
 	case w.ctx.Err() != nil:
 		return w.ctx.Err()
@@ -89,9 +90,9 @@ func (w *treeWalk) dir(i *inode, path string, depth int, out *[]Node) error {
 		case err != nil:
 			return err
 		case child.dir():
-			return w.dir(child, path+"/"+name, depth+1, out)
+			return w.dir(child, path+"/"+name, depth+1)
 		case child.regular():
-			*out = append(*out, Node{path + "/" + name, child.size, child})
+			w.out = append(w.out, Node{path + "/" + name, child.size, child})
 		}
 		return nil
 	})

@@ -1,10 +1,6 @@
 package cli
 
 import (
-	"go/ast"
-	"go/parser"
-	"go/token"
-	"strconv"
 	"strings"
 	"testing"
 
@@ -14,33 +10,6 @@ import (
 	"virt-attest/verifier/api"
 	"virt-attest/verifier/appraise"
 )
-
-// allCodes reads the codes of reasons out of their declarations.
-func allCodes(t *testing.T) (out []appraise.Code) {
-	t.Helper()
-	file, err := parser.ParseFile(token.NewFileSet(), "../../../../verifier/appraise/verdict.go", nil, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	ast.Inspect(file, func(n ast.Node) bool {
-		v, ok := n.(*ast.ValueSpec)
-		if !ok {
-			return true
-		}
-		if id, ok := v.Type.(*ast.Ident); ok && id.Name == "Code" {
-			s, err := strconv.Unquote(v.Values[0].(*ast.BasicLit).Value)
-			if err != nil {
-				t.Fatal(err)
-			}
-			out = append(out, appraise.Code(s))
-		}
-		return true
-	})
-	if len(out) < 30 {
-		t.Fatalf("only %d codes found", len(out))
-	}
-	return out
-}
 
 // exists finds the command that words name, as the shell would run it.
 func exists(root *cobra.Command, words []string) bool {
@@ -52,7 +21,7 @@ func Test_why_has_a_command_for_every_reason_and_each_exists(t *testing.T) {
 	entry, pcr := uint64(211), uint8(4)
 	vm := &machine{id: attest.UUID{1}.String(), name: "vm 1; reboot", host: "0123abcd"}
 	host := &machine{id: "0123abcd", name: "kvm1", host: "0123abcd", isHost: true}
-	for _, code := range allCodes(t) {
+	for _, code := range appraise.Codes() {
 		for _, m := range []*machine{vm, host} {
 			r := appraise.Reason{Code: code, Entry: &entry, PCR: &pcr}
 			if code == appraise.CodePCRMismatch {
@@ -82,7 +51,7 @@ func Test_why_has_a_command_for_every_reason_and_each_exists(t *testing.T) {
 
 func Test_every_state_is_explained(t *testing.T) {
 	seen := map[string]bool{}
-	for _, s := range states {
+	for _, s := range appraise.States() {
 		if seen[meaning(s)] {
 			t.Errorf("%s has the words of another state", s)
 		}

@@ -111,7 +111,7 @@ func (a *app) showHost(i *hostInformation) error {
 	line("Online", yesNo(i.Online))
 	line("Last seen", since(i.LastSeen))
 	var counts []string
-	for _, s := range states {
+	for _, s := range appraise.States() {
 		if n := i.VMs[s]; n > 0 {
 			counts = append(counts, strconv.Itoa(n)+" "+string(s))
 		}

@@ -71,23 +71,19 @@ func (f listFlags) filter() (m api.MachineFilter, some bool, err error) {
 	m = api.MachineFilter{Host: f.host, Tenant: f.tenant, Text: f.text}
 	for _, word := range f.states {
 		s := appraise.State(strings.ToUpper(word))
-		if !slices.Contains(states, s) {
+		if !slices.Contains(appraise.States(), s) {
 			return m, false, fail(exitUsage, "unknown state %q (%s)", clean(word), strings.Join(stateWords(), ", "))
 		}
 		m.States = append(m.States, s)
 	}
 	if f.untrusted {
-		m.States = states[1:]
+		m.States = appraise.States()[1:] // all but TRUSTED
 	}
 	return m, len(m.States) > 0 || f.host+f.tenant+f.text != "", nil
 }
 
-// states are all there are, TRUSTED first.
-var states = []appraise.State{appraise.Trusted, appraise.Untrusted, appraise.Stale, appraise.Pending, appraise.Unconfigured,
-	appraise.Unreachable, appraise.Rollback, appraise.Error}
-
 func stateWords() []string {
-	return pick(states, func(s appraise.State) string { return string(s) })
+	return pick(appraise.States(), func(s appraise.State) string { return string(s) })
 }
 
 // joined merges what libvirt and the Verifier know. Either may be absent, not both; with only, what the

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"io"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -18,6 +19,7 @@ type reportFlags struct {
 	format string
 	save   string
 	nonce  string
+	plot   string
 }
 
 func (a *app) reportCmd() *cobra.Command {
@@ -25,10 +27,11 @@ func (a *app) reportCmd() *cobra.Command {
 	cmd := a.machineVerb("report DOMAIN", "Show the newest reports about a machine",
 		func(ctx context.Context, client *api.Client, m *machine) error { return a.report(ctx, client, m, f) })
 	cmd.Flags().IntVar(&f.last, "last", 1, "how many, newest first")
-	cmd.Flags().StringVar(&f.format, "format", "text", "text, json, or jwt: a signed Attestation Result (EAR) of a VM")
+	cmd.Flags().StringVar(&f.format, "format", "text", "text, json, html (one file, to be read or printed), or jwt: a signed Attestation Result (EAR) of a VM")
 	cmd.Flags().StringVar(&f.save, "save", "", "write to `FILE` instead of standard output")
 	cmd.Flags().StringVar(&f.nonce, "nonce", "", "a relying party's own nonce, for jwt: 8 to 88 characters")
-	_ = cmd.RegisterFlagCompletionFunc("format", words("text", "json", "jwt"))
+	cmd.Flags().StringVar(&f.plot, "plot", "", "draw the machine's states over time into `FILE`, as SVG, instead")
+	_ = cmd.RegisterFlagCompletionFunc("format", words("text", "json", "jwt", "html"))
 	before(cmd, f.check)
 	return cmd
 }
@@ -37,8 +40,10 @@ func (f *reportFlags) check() error {
 	switch {
 	case f.last < 1 || f.last > api.MaxPageSize:
 		return fail(exitUsage, "--last %d: 1 to %d reports", f.last, api.MaxPageSize)
-	case f.format != "text" && f.format != "json" && f.format != "jwt":
-		return fail(exitUsage, "unknown format %q (text, json, jwt)", clean(f.format))
+	case !slices.Contains([]string{"text", "json", "jwt", "html"}, f.format):
+		return fail(exitUsage, "unknown format %q (text, json, jwt, html)", clean(f.format))
+	case f.plot != "" && (f.save != "" || f.format != "text"):
+		return fail(exitUsage, "--plot is a form of its own")
 	case f.format == "jwt" && f.last != 1:
 		return fail(exitUsage, "--format jwt is for the newest result")
 	}
@@ -46,6 +51,9 @@ func (f *reportFlags) check() error {
 }
 
 func (a *app) report(ctx context.Context, client *api.Client, m *machine, f reportFlags) error {
+	if f.plot != "" {
+		return a.plotStates(ctx, client, m, f.plot)
+	}
 	out := a.out
 	var kept strings.Builder
 	if f.save != "" {
@@ -85,7 +93,15 @@ func (a *app) reportAs(ctx context.Context, client *api.Client, m *machine, f re
 		}
 		reports = append(reports, r)
 	}
-	if done, err := a.structured(reports); err != nil {
+	if f.format == "html" {
+		b, err := htmlReport(m, reports, list.Items)
+		if err != nil {
+			return err
+		}
+		if _, err := a.out.Write(b); err != nil {
+			return err
+		}
+	} else if done, err := a.structured(reports); err != nil {
 		return err
 	} else if !done {
 		for i, r := range reports {

@@ -13,7 +13,7 @@ import (
 func (a *app) rimCmd() *cobra.Command {
 	d := a.rimDocs()
 	return noun("rim", "Reference values: what machines may be",
-		append(d.commands(), a.rimCreateCmd(), a.rimAssignCmd(), a.rimAcceptCmd(), a.rimTestCmd())...)
+		append(d.commands(), a.rimCreateCmd(), a.rimAssignCmd(), a.rimAcceptCmd(), a.rimTestCmd(), a.rimExportCmd(), a.rimImportCmd())...)
 }
 
 // assignFlags say how reference values are assigned.

@@ -22,6 +22,7 @@ import (
 type app struct {
 	in       io.Reader
 	out, err io.Writer
+	args     []string
 
 	configFile string
 	uri        string
@@ -38,7 +39,7 @@ type app struct {
 
 // Run executes the command line args and returns the exit code.
 func Run(ctx context.Context, args []string, in io.Reader, out, errw io.Writer) int {
-	a := &app{in: in, out: out, err: errw}
+	a := &app{in: in, out: out, err: errw, args: args}
 	cmd := a.root()
 	cmd.SetArgs(splitVerb(args, func(word string) bool { return takesValue(cmd, word) }))
 	cmd.SetIn(in)
@@ -58,6 +59,9 @@ func Run(ctx context.Context, args []string, in io.Reader, out, errw io.Writer) 
 // splitVerb lets virsh's spelling of a verb stand for ours: rim-create is rim create. takesValue tells of a flag whether
 // the next word is its value.
 func splitVerb(args []string, takesValue func(flag string) bool) []string {
+	if last := len(args) - 1; last > 1 && strings.HasPrefix(args[0], cobra.ShellCompRequestCmd) { // a shell asks what the last word may be
+		return slices.Concat(args[:1], splitVerb(args[1:last], takesValue), args[last:])
+	}
 	for i := 0; i < len(args); i++ {
 		if strings.HasPrefix(args[i], "-") {
 			if takesValue(args[i]) {
@@ -88,7 +92,7 @@ func (a *app) root() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:           "virt-attest",
 		Short:         "Attest virtual machines together with the host below them",
-		Long:          "virt-attest asks a Verifier whether virtual machines, and the hosts that they run on, are what\nthey should be, and prepares libvirt domains for it. See virt-attest(1).",
+		Long:          "virt-attest asks a Verifier whether virtual machines, and the hosts that they run on, are what\nthey should be, and prepares libvirt domains for it. Without a command,\non a terminal, it reads commands from there. See virt-attest(1).",
 		SilenceUsage:  true,
 		SilenceErrors: true,
 		PersistentPreRunE: func(cmd *cobra.Command, _ []string) error {
@@ -103,6 +107,9 @@ func (a *app) root() *cobra.Command {
 		RunE: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
 				return fail(exitUsage, "unknown command %q; see virt-attest help", args[0])
+			}
+			if isTerminal(a.in) && isTerminal(a.out) {
+				return a.shell(cmd.Context(), a.args)
 			}
 			return cmd.Help()
 		},
@@ -133,7 +140,7 @@ func (a *app) addCommands(root *cobra.Command) {
 		below     []*cobra.Command
 	}{
 		{"machines", "Machines and their verdicts:", append(a.vmCommands(), a.verifyCmd())},
-		{"domains", "Domains:", []*cobra.Command{a.enableCmd(), a.disableCmd(), a.unenrollCmd(), a.rebaselineCmd(), a.tenantCmd(), a.custodyCmd()}},
+		{"domains", "Domains:", []*cobra.Command{a.enableCmd(), a.disableCmd(), a.domattestCmd(), a.domtrustCmd(), a.domPolicyCmd(), a.unenrollCmd(), a.rebaselineCmd(), a.tenantCmd(), a.custodyCmd()}},
 		{"rules", "What machines should be, and hosts:", []*cobra.Command{a.rimCmd(), a.policyCmd(), a.hostCmd()}},
 		{"events", "What happens:", []*cobra.Command{a.eventCmd(), a.alertCmd(), a.webhookCmd()}},
 		{"service", "The Verifier and who uses it:", []*cobra.Command{a.tokenCmd(), a.loginLinkCmd(), a.auditCmd(), a.keysCmd(), a.exportCmd(), a.doctorCmd(), a.configCmd()}},

@@ -60,6 +60,10 @@ func moveVTPM(from, to string, toSidecar bool) error {
 			return err
 		}
 	}
+	// swtpm's lock would make the empty directory look like somebody's to the next manufacture.
+	if err := src.Remove(".lock"); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
+	}
 	return nil
 }
 

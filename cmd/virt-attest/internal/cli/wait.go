@@ -21,7 +21,7 @@ func (a *app) waitCmd() *cobra.Command {
 			return a.wait(ctx, client, m, appraise.State(strings.ToUpper(state)), timeout)
 		})
 	before(cmd, func() error {
-		if !slices.Contains(states, appraise.State(strings.ToUpper(state))) {
+		if !slices.Contains(appraise.States(), appraise.State(strings.ToUpper(state))) {
 			return fail(exitUsage, "unknown state %q (%s)", clean(state), strings.Join(stateWords(), ", "))
 		}
 		return nil

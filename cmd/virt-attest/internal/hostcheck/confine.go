@@ -7,9 +7,13 @@ import (
 	"strings"
 )
 
-// Rules are the files in which AppArmor's rules for QEMU can name our sockets.
-func Rules() []string {
-	return []string{"etc/apparmor.d/abstractions/libvirt-qemu.d/*", "etc/apparmor.d/local/abstractions/libvirt-qemu", "etc/apparmor.d/abstractions/libvirt-qemu"}
+// Rules are the files that AppArmor reads rules for QEMU from, on a host with its root at root.
+func Rules(root string) []string {
+	files := []string{"etc/apparmor.d/local/abstractions/libvirt-qemu", "etc/apparmor.d/abstractions/libvirt-qemu"}
+	if Ruled(root, "abstractions/libvirt-qemu.d", files...) { // libvirt 9.6 and later has that
+		files = append(files, "etc/apparmor.d/abstractions/libvirt-qemu.d/*")
+	}
+	return files
 }
 
 // Ruled reports whether one of the files of patterns below root has a line that is no comment and contains text.
@@ -44,10 +48,11 @@ func (h *Host) confinement(ctx context.Context) Finding {
 	}
 	switch {
 	case h.caps.has("apparmor"):
-		if !Ruled(h.Root, Socket, Rules()...) {
+		if !Ruled(h.Root, Socket, Rules(h.Root)...) {
 			return finding(Fail, "virt-attest host-setup", "AppArmor confines QEMU, and no rule lets it reach /run/virt-attest")
 		}
-		if h.exists("etc/apparmor.d/usr.bin.swtpm") && !Ruled(h.Root, "/var/lib/virt-attest/vtpm/", "etc/apparmor.d/usr.bin.swtpm", "etc/apparmor.d/local/usr.bin.swtpm", "etc/apparmor.d/usr.bin.swtpm.d/*") {
+		if h.exists("etc/apparmor.d/usr.bin.swtpm") && !h.exists("etc/apparmor.d/virt-attest-host") && // the package brings a profile for its units
+			!Ruled(h.Root, "/var/lib/virt-attest/vtpm/", "etc/apparmor.d/usr.bin.swtpm", "etc/apparmor.d/local/usr.bin.swtpm", "etc/apparmor.d/usr.bin.swtpm.d/*") {
 			return finding(Fail, "virt-attest host-setup", "AppArmor confines swtpm, and no rule lets it reach /var/lib/virt-attest/vtpm")
 		}
 		return pass("AppArmor, with a rule for the sidecars' sockets")

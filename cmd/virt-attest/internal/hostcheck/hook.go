@@ -9,6 +9,8 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"virt-attest/hooks"
 )
 
 // Where libvirt looks for hooks of QEMU.
@@ -23,7 +25,7 @@ func (h *Host) hook(context.Context) Finding {
 	st, err := os.Lstat(h.path(name))
 	switch {
 	case os.IsNotExist(err):
-		return finding(Fail, do+"; where it has none to put there, install the package virt-attest-host again", "/%s is not there: VMs that take part do not start", name)
+		return finding(Fail, do, "/%s is not there: VMs that take part do not start", name)
 	case err != nil:
 		return skipped("%v", err)
 	case st.Mode()&os.ModeSymlink != 0 && !h.exists("sys/kernel/security/apparmor"):
@@ -34,6 +36,8 @@ func (h *Host) hook(context.Context) Finding {
 		return finding(Fail, do, "/%s cannot be executed, so libvirt passes it over", name)
 	case st.Mode().Perm()&0o022 != 0:
 		return finding(Fail, "chmod go-w /"+name, "others than root can change it, and libvirt runs it as root")
+	case !h.exists(hooks.Program):
+		return finding(Fail, "Install the package virt-attest-host again", "it runs %s, which is not there", hooks.Program)
 	}
 	return pass("")
 }

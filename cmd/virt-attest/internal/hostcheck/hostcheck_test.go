@@ -92,8 +92,14 @@ func TestHostValidate_names_what_is_wrong_and_what_to_do(t *testing.T) {
 		"AppArmor without a rule": {"AppArmor and SELinux", hostcheck.Fail, "no rule", func(w *checktest.World) { w.Virt.Caps = strings.Replace(checktest.Secmods, "MODEL", "apparmor", 1) }},
 		"AppArmor with a rule": {"AppArmor and SELinux", hostcheck.Pass, "AppArmor", func(w *checktest.World) {
 			w.Virt.Caps = strings.Replace(checktest.Secmods, "MODEL", "apparmor", 1)
+			w.Write("etc/apparmor.d/abstractions/libvirt-qemu", "include if exists <abstractions/libvirt-qemu.d>\n", 0o644)
 			w.Write("etc/apparmor.d/abstractions/libvirt-qemu.d/x", "# c\n\"/run/virt-attest/*/*.sock\" rw,\n", 0o644)
 		}},
+		"AppArmor with a rule that an old libvirt does not read": {"AppArmor and SELinux", hostcheck.Fail, "no rule", func(w *checktest.World) {
+			w.Virt.Caps = strings.Replace(checktest.Secmods, "MODEL", "apparmor", 1)
+			w.Write("etc/apparmor.d/abstractions/libvirt-qemu.d/x", "\"/run/virt-attest/*/*.sock\" rw,\n", 0o644)
+		}},
+		"hook without its program": {"the hook", hostcheck.Fail, "/usr/sbin/virt-attest-hook", func(w *checktest.World) { w.Remove("usr/sbin/virt-attest-hook") }},
 		"AppArmor with swtpm's profile": {"AppArmor and SELinux", hostcheck.Fail, "swtpm", func(w *checktest.World) {
 			w.Virt.Caps = strings.Replace(checktest.Secmods, "MODEL", "apparmor", 1)
 			w.Write("etc/apparmor.d/local/abstractions/libvirt-qemu", "/run/virt-attest/** rw,\n", 0o644)

@@ -114,7 +114,7 @@ func (h *Host) directories(context.Context) Finding {
 	if err != nil {
 		return skipped("%v", err)
 	}
-	const do = "systemd-tmpfiles --create virt-attest.conf"
+	const do = "systemd-tmpfiles --create virt-attest-host.conf"
 	for line := range strings.Lines(string(text)) {
 		f := strings.Fields(line)
 		if len(f) < 5 || f[0] != "d" {

@@ -21,8 +21,7 @@ const (
 	settingsFile = "etc/virt-attest/host.toml.d/50-host-setup.toml"
 	tokenFile    = "etc/virt-attest/enrol-token" //nolint:gosec // names a file
 
-	maxPEM  = 1 << 20  // bytes of a certificate's file
-	maxHook = 64 << 20 // bytes of the hook
+	maxPEM = 1 << 20 // bytes of a certificate's file
 )
 
 // settings writes what the options say into a drop-in of the configuration.

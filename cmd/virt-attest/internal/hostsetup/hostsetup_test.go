@@ -13,6 +13,7 @@ import (
 	"virt-attest/cmd/virt-attest/internal/hostcheck"
 	"virt-attest/cmd/virt-attest/internal/hostcheck/checktest"
 	"virt-attest/cmd/virt-attest/internal/hostsetup"
+	"virt-attest/hooks"
 	"virt-attest/internal/tpmtest"
 )
 
@@ -153,13 +154,12 @@ func TestHostSetup_keeps_what_is_secret_to_root_and_replaces_no_certificate(t *t
 func TestHostSetup_repairs_hook_groups_and_access_to_another_TPM(t *testing.T) {
 	w := host(t, "/nonexistent")
 	w.Remove(checktest.HookFile)
-	w.Write("usr/libexec/virt-attest/virt-attest-hook", "the hook", 0o755)
 	w.Virt.Caps = strings.ReplaceAll(w.Virt.Caps, "64055", "107")
 	w.Write("etc/group", "virt-attest:x:900:\nlibvirt-qemu:x:64055:\nqemu:x:107:\n", 0o644)
 	w.Conf = "[tpm]\ndevice = '/dev/tpmrm1'\n"
 	run(w, hostsetup.Options{})
 	for name, want := range map[string]string{
-		checktest.HookFile: "the hook",
+		checktest.HookFile: hooks.Script(),
 		"etc/systemd/system/virt-attest-sidecar@.service.d/50-host-setup.conf": "SupplementaryGroups=qemu\n",
 		"etc/systemd/system/virt-attest-hostd.service.d/50-host-setup.conf":    "DeviceAllow=/dev/tpmrm1 rw\n",
 	} {

@@ -4,13 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
 
 	"virt-attest/cmd/virt-attest/internal/hostcheck"
+	"virt-attest/hooks"
 )
 
 // Files that are written here, from the root.
@@ -21,7 +21,7 @@ const (
 	oldRuleFile = "etc/apparmor.d/local/abstractions/libvirt-qemu"
 	swtpmFile   = "etc/apparmor.d/local/usr.bin.swtpm"
 
-	spareHook = "usr/libexec/virt-attest/virt-attest-hook" // where a package keeps another one
+	ruleAdder = "usr/libexec/virt-attest/apparmor-libvirt" // of the Debian package
 )
 
 func (s *Setup) users(ctx context.Context) {
@@ -58,7 +58,7 @@ func (s *Setup) group(ctx context.Context) error {
 
 func (s *Setup) directories(ctx context.Context) {
 	s.repair(ctx, "directories", "sockets and state of every VM are below them", func() error {
-		return s.run(ctx, "systemd-tmpfiles", "--create", "virt-attest.conf")
+		return s.run(ctx, "systemd-tmpfiles", "--create", "virt-attest-host.conf")
 	})
 }
 
@@ -68,7 +68,7 @@ func (s *Setup) hook(ctx context.Context) {
 		path := s.path(name)
 		st, err := os.Lstat(path)
 		if errors.Is(err, fs.ErrNotExist) {
-			return s.putHook(path)
+			return replace(path, []byte(hooks.Script()), 0o755)
 		}
 		if err != nil || !st.Mode().IsRegular() {
 			return fmt.Errorf("%s is no file: remove it", path)
@@ -76,19 +76,6 @@ func (s *Setup) hook(ctx context.Context) {
 		return os.Chmod(path, 0o755) //nolint:gosec // libvirt passes over what cannot be executed
 	})
 	s.say(s.Host.Check(ctx, "other hooks"))
-}
-
-func (s *Setup) putHook(path string) error {
-	f, err := os.Open(s.path(spareHook))
-	if err != nil {
-		return fmt.Errorf("there is none to put there; install the package virt-attest-host again: %w", err)
-	}
-	defer func() { _ = f.Close() }()
-	b, err := io.ReadAll(io.LimitReader(f, maxHook))
-	if err != nil {
-		return err
-	}
-	return replace(path, b, 0o755)
 }
 
 func (s *Setup) units(ctx context.Context) {
@@ -108,6 +95,7 @@ func (s *Setup) libvirt(ctx context.Context) {
 // qemuRules let QEMU, which libvirt confines, use the sockets of the sidecars. The second is for kernels that mediate sockets.
 const qemuRules = `"/run/virt-attest/*/*.sock" rw,
 unix (send, receive) type=stream addr=none peer=(label=unconfined),
+unix (send, receive) type=stream addr=none peer=(label=virt-attest-sidecar),
 `
 
 const swtpmRules = `/var/lib/virt-attest/vtpm/** rwk,
@@ -121,8 +109,8 @@ func (s *Setup) confinement(ctx context.Context) {
 		return
 	}
 	s.repair(ctx, name, "libvirt adds no rule for an external TPM; it counts from the next start of a VM", func() error {
-		if !hostcheck.Ruled(s.Host.Root, hostcheck.Socket, hostcheck.Rules()...) {
-			if err := s.write(s.ruleFile(), qemuRules, 0o644); err != nil {
+		if !hostcheck.Ruled(s.Host.Root, hostcheck.Socket, hostcheck.Rules(s.Host.Root)...) {
+			if err := s.rule(ctx); err != nil {
 				return err
 			}
 		}
@@ -135,6 +123,16 @@ func (s *Setup) confinement(ctx context.Context) {
 		}
 		return s.run(ctx, "apparmor_parser", "-r", profile)
 	})
+}
+
+// rule puts the rule in place. A package brings its own, and a program that has an older libvirt read it.
+func (s *Setup) rule(ctx context.Context) error {
+	if _, err := os.Stat(s.path(ruleAdder)); err == nil {
+		if ours, there := s.ours(ruleFile); there && !ours {
+			return s.run(ctx, s.path(ruleAdder), "add")
+		}
+	}
+	return s.write(s.ruleFile(), qemuRules, 0o644)
 }
 
 // ruleFile is where libvirt's abstraction takes in additions: a directory since libvirt 9.6, before that one file.

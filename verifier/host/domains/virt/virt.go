@@ -1,5 +1,5 @@
-// Package virt tells a domains.Set what libvirt says, over a read-only connection: running
-// domains, as they come and go. It is the only part of hostd that needs cgo.
+// Package virt tells a domains.Set what libvirt says: running domains, as they come and go, and what happens to each. Notes are
+// the domains' metadata, over a connection that may write. It is the only part of hostd that needs cgo.
 //
 // It survives a libvirtd that is absent, restarted or stuck: it tries again, ever more slowly, and
 // meanwhile the set goes by the sidecars alone.
@@ -17,6 +17,7 @@ import (
 
 	"virt-attest/attest"
 	"virt-attest/verifier/host/domains"
+	"virt-attest/verifier/host/lifecycle"
 )
 
 const (
@@ -35,6 +36,14 @@ type Source struct {
 	Run string // directory of the sidecars, by which a domain opts in
 	Set *domains.Set
 	Log *slog.Logger
+
+	// Happened is told what happened to a domain, and Noted that its metadata of namespace Notes has changed. They must not wait;
+	// either may be nil.
+	Happened func(attest.UUID, lifecycle.Kind)
+	Noted    func(attest.UUID)
+	Notes    string
+	// Listed is told that the list is true again after libvirt was away. May be nil.
+	Listed func()
 
 	optedIn map[key]bool // of domains seen running; a run keeps its XML
 }
@@ -114,16 +123,19 @@ func (s *Source) session(ctx context.Context) error {
 	if err := needed(conn.SetKeepAlive(keepAlive, keepAliveMax)); err != nil {
 		return err
 	}
-	events, err := conn.DomainEventLifecycleRegister(nil, func(*libvirt.Connect, *libvirt.Domain, *libvirt.DomainEventLifecycle) { signal(dirty) })
+	stop, err := s.subscribe(conn, dirty)
 	if err != nil {
 		return err
 	}
-	defer func() { _ = conn.DomainEventDeregister(events) }()
+	defer stop()
 	s.Set.SetSoftware(software(conn))
 	s.Log.Info("libvirt connected", "uri", s.URI)
-	for {
+	for first := true; ; first = false {
 		if err := s.list(conn); err != nil {
 			return err
+		}
+		if first && s.Listed != nil {
+			s.Listed()
 		}
 		select {
 		case <-ctx.Done():

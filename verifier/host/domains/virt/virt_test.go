@@ -2,14 +2,18 @@ package virt_test
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"strings"
 	"testing"
 	"time"
 
 	"libvirt.org/go/libvirt"
 
+	"virt-attest/attest"
 	"virt-attest/verifier/host/domains"
 	"virt-attest/verifier/host/domains/virt"
+	"virt-attest/verifier/host/lifecycle"
 )
 
 // follow runs a source on libvirt's own test driver, which needs no libvirtd.
@@ -88,4 +92,62 @@ func TestFollow_sees_domains_come_and_go(t *testing.T) {
 		t.Fatal(err)
 	}
 	eventually(t, "its end", func() bool { return len(set.Attested()) == 0 })
+}
+
+func TestNotes_are_of_the_running_domain_and_tell_of_changes(t *testing.T) {
+	const uri, space = "test:///default", "https://virt-attest.org/xmlns/attest/1"
+	noted, happened := make(chan attest.UUID, 8), make(chan lifecycle.Kind, 8)
+	set := new(domains.Set)
+	s := &virt.Source{URI: uri, Run: "/run/virt-attest", Set: set, Log: slog.New(slog.DiscardHandler), Notes: space,
+		Noted: func(id attest.UUID) { noted <- id }, Happened: func(_ attest.UUID, k lifecycle.Kind) { happened <- k }}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- s.Follow(ctx) }()
+	defer func() { cancel(); <-done }()
+	eventually(t, "connected", func() bool { return len(set.List()) == 1 })
+	vm := set.List()[0].UUID
+	n := &virt.Notes{URI: uri, Namespace: space, Key: "attest"}
+	defer n.Close()
+	if text, err := n.Read(vm, false); err != nil || text != "" {
+		t.Errorf("%q, %v", text, err)
+	}
+	const element = "<attestation state=\"PENDING\">\n  <reason code=\"a\">&lt;b&gt;</reason>\n</attestation>"
+	if err := n.Write(vm, element); err != nil {
+		t.Fatal(err)
+	}
+	if text, err := n.Read(vm, false); err != nil || !strings.Contains(text, "attestation state=\"PENDING\"") || !strings.Contains(text, "&lt;b&gt;") {
+		t.Errorf("%q, %v", text, err)
+	}
+	if text, err := n.Read(vm, true); err != nil || text != "" {
+		t.Errorf("it is in the definition: %q, %v", text, err)
+	}
+	select {
+	case id := <-noted:
+		if id != vm {
+			t.Error(id)
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("not told of")
+	}
+	conn, err := libvirt.NewConnect(uri)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _, _ = conn.Close() }()
+	dom, err := conn.DomainCreateXML(optedIn, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer func() { _ = dom.Destroy() }()
+	select {
+	case k := <-happened:
+		if k != lifecycle.Started {
+			t.Error(k)
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("a start is not told of")
+	}
+	if err := n.Write(attest.UUID{9}, element); !errors.Is(err, virt.ErrNoDomain) {
+		t.Errorf("a domain that there is not: %v", err)
+	}
 }

@@ -98,7 +98,7 @@ func Good(t testing.TB, socket string) *World {
 		DomCaps: "<domainCapabilities><tpm supported='yes'><enum name='backendModel'><value>emulator</value><value>external</value></enum></tpm></domainCapabilities>"}
 	w.Conf = "name = 'kvm1'\n[tpm]\nsocket = '" + socket + "'\n"
 	m := measuretest.Load(measuretest.Names()[0])
-	for _, f := range []string{"usr/bin/swtpm", "usr/bin/swtpm_setup", "usr/bin/swtpm_ioctl", HookFile} {
+	for _, f := range []string{"usr/bin/swtpm", "usr/bin/swtpm_setup", "usr/bin/swtpm_ioctl", HookFile, "usr/sbin/virt-attest-hook"} {
 		w.Write(f, "x", 0o755)
 	}
 	w.Write("dev/kvm", "", 0o660)
