@@ -56,7 +56,7 @@ func (s *Setup) settings(ctx context.Context) {
 				return err
 			}
 		}
-		if err := s.write(settingsFile, text, 0o644); err != nil {
+		if err := s.write(settingsFile, text); err != nil {
 			return err
 		}
 		s.restart = true // at once, so that what is told of the enrolment is of this Verifier
@@ -150,7 +150,7 @@ func (s *Setup) device(ctx context.Context) {
 	}
 	s.do("access to the TPM", "hostd's unit lets it open no other device than "+c.TPM.Device+" with this", func() error {
 		s.restart = true
-		if err := s.write(deviceFile, text, 0o644); err != nil {
+		if err := s.write(deviceFile, text); err != nil {
 			return err
 		}
 		return s.run(ctx, "systemctl", "daemon-reload")
