@@ -15,7 +15,7 @@ import (
 
 type eventsIn struct {
 	After   int64    `query:"after" doc:"ID of the last event that is known"`
-	Kind    []string `query:"kind" doc:"kinds, between commas" one:"verdict,host,vm,document,settings,alert,replica,reconcile"`
+	Kind    []string `query:"kind" doc:"kinds, between commas" one:"verdict,host,vm,document,settings,alert,replica,reconcile,action"`
 	Machine string   `query:"machine" doc:"UUID of a VM or ID of a host"`
 	Newest  bool     `query:"newest" doc:"newest first; after is then an upper bound"`
 	Limit   int      `query:"limit" doc:"at most 1000; 0: 100"`

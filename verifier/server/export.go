@@ -193,7 +193,7 @@ func (s *Server) exportHosts(f form) func(*call, *filterIn) error {
 
 type exportEventsIn struct {
 	After   int64    `query:"after" doc:"ID of the last event that is known"`
-	Kind    []string `query:"kind" doc:"kinds, between commas" one:"verdict,host,vm,document,settings,alert,replica,reconcile"`
+	Kind    []string `query:"kind" doc:"kinds, between commas" one:"verdict,host,vm,document,settings,alert,replica,reconcile,action"`
 	Machine string   `query:"machine" doc:"UUID of a VM or ID of a host"`
 }
 
