@@ -45,6 +45,10 @@ type DocPut struct {
 	Content  []byte
 	Note     string
 	Activate bool
+
+	// Match is told the SHA-256 of the active version, "" where there is none, while nobody else can change it. Where it says no, nothing is
+	// changed. Nil: any will do. A Client sends none.
+	Match func(active string) bool
 }
 
 // DocChange is one difference between two versions.

@@ -30,11 +30,16 @@ type Service interface {
 	DeleteVM(ctx context.Context, who Caller, uuid string) error
 	Settings(ctx context.Context, who Caller, machine string) (*Settings, error)
 	PutSettings(ctx context.Context, who Caller, machine string, s Settings) error
+	// ChangeSettings puts what change makes of a machine's settings in their place. Where somebody else is faster, change is called again. Its error is
+	// the answer, and then nothing is changed.
+	ChangeSettings(ctx context.Context, who Caller, machine string, change func(Settings) (Settings, error)) error
 	Suspend(ctx context.Context, who Caller, machine string, r SuspendRequest) (*Suspension, error)
 	Resume(ctx context.Context, who Caller, machine string) error
 
 	Attest(ctx context.Context, who Caller, r AttestRequest) (*Report, error)
 	AttestAsync(ctx context.Context, who Caller, r AttestRequest) (*Job, error) // the job's ID is the report's
+	// AttestOnce is AttestAsync; the same caller's same request with the same key gets the same job for ten minutes, at whatever replica.
+	AttestOnce(ctx context.Context, who Caller, key string, r AttestRequest) (*Job, error)
 	Direct(ctx context.Context, who Caller, vm string, r DirectRequest) (*DirectChallenge, error)
 	Link(ctx context.Context, who Caller, vm string, r LinkRequest) (*Link, error)
 	Gate(ctx context.Context, who Caller, r GateRequest) (*Gate, error)

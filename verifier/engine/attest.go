@@ -58,7 +58,12 @@ func (e *Engine) AttestAsync(ctx context.Context, who api.Caller, r api.AttestRe
 	if err := e.put(ctx, c, who.Name, false); err != nil {
 		return nil, err
 	}
-	return &api.Job{ID: c.id(), Kind: "attest", State: "running", Total: 1, Created: c.created.UTC()}, nil
+	return started(c.Nonce, c.created), nil
+}
+
+// started is an attestation that is under way, as a job.
+func started(n attest.Nonce, at time.Time) *api.Job {
+	return &api.Job{ID: n.String(), Kind: "attest", State: "running", Total: 1, Created: at.Truncate(time.Millisecond).UTC()}
 }
 
 // challenge makes what a request asks for, within what the caller may ask for. It is nowhere on record yet.
@@ -200,6 +205,10 @@ func machineID(host string, id attest.UUID) string {
 
 // put records a challenge, which wakes the host's poll. One that is delivered goes out with the answer to a call.
 func (e *Engine) put(ctx context.Context, c *asked, by string, delivered bool) error {
+	return e.putBy(ctx, c, by, delivered, e.store.PutChallenge)
+}
+
+func (e *Engine) putBy(ctx context.Context, c *asked, by string, delivered bool, put func(context.Context, *store.OpenChallenge) error) error {
 	k, err := c.known.encode()
 	if err != nil {
 		return err
@@ -215,7 +224,7 @@ func (e *Engine) put(ctx context.Context, c *asked, by string, delivered bool) e
 	if open >= maxPerHost {
 		return said(ErrBusy, "%d challenges to this host are under way", open)
 	}
-	if err := e.store.PutChallenge(ctx, o); err != nil {
+	if err := put(ctx, o); err != nil {
 		return fromStore(err, "challenge")
 	}
 	e.meter().NonceIssued()

@@ -125,7 +125,7 @@ func (e *Engine) PutDocument(ctx context.Context, who api.Caller, k api.DocKind,
 		return nil, said(ErrInvalid, "the file names itself %q", doc.name)
 	}
 	n := store.NewVersion{Kind: k, Name: name, SHA256: sha256Hex(d.Content), Files: doc.files, Author: who.Name, Note: d.Note, Data: d.Content,
-		Created: time.Now(), Activate: d.Activate}
+		Created: time.Now(), Activate: d.Activate, Match: d.Match}
 	what := "stored"
 	if d.Activate {
 		what = "stored and activated"

@@ -79,6 +79,8 @@ var (
 	ErrConflict    = errors.New("conflict")
 	ErrInvalid     = errors.New("invalid request")
 	ErrForbidden   = errors.New("not allowed")
+	ErrChanged     = errors.New("changed by somebody else meanwhile")
+	ErrRepeat      = errors.New("another request came with this key")
 	ErrGone        = errors.New("too late, or answered before")
 	ErrBusy        = errors.New("too much is under way")
 	ErrUnavailable = errors.New("the Verifier's database does not answer")
@@ -108,6 +110,8 @@ func fromStore(err error, what string) error {
 		return said(ErrNotFound, "%s is not known", what)
 	case errors.Is(err, store.ErrConflict):
 		return said(ErrConflict, "%s conflicts with what is on record", what)
+	case errors.Is(err, store.ErrChanged):
+		return said(ErrChanged, "somebody has changed it meanwhile")
 	case errors.Is(err, store.ErrNonceUsed):
 		return said(ErrConflict, "this challenge was answered before")
 	case errors.Is(err, store.ErrNonceUnknown), errors.Is(err, store.ErrNonceTaken), errors.Is(err, store.ErrNonceExpired):

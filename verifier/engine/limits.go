@@ -89,6 +89,8 @@ const (
 	plansAtOnce   = 200              // schedules read in one turn
 	overdueAfter  = 3                // intervals
 	overdueLeast  = 10 * time.Second // the shortest interval
+	settingsTries = 10               // of a change that others come before
+	repeatTime    = 10 * time.Minute // that an Idempotency-Key is remembered
 	overdueMargin = 30 * time.Second // for jitter and the answer itself
 )
 

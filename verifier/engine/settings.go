@@ -53,24 +53,44 @@ func (e *Engine) Settings(ctx context.Context, who api.Caller, id string) (*api.
 // PutSettings gives a machine its policy, reference values and tenant, in place of those that it had. Where that
 // changes what it is appraised by, its verdict is made anew.
 func (e *Engine) PutSettings(ctx context.Context, who api.Caller, id string, s api.Settings) error {
+	return e.ChangeSettings(ctx, who, id, func(api.Settings) (api.Settings, error) { return s, nil })
+}
+
+// ChangeSettings is PutSettings of what change makes of the settings that the machine has. Where somebody else is faster, at whatever replica,
+// change is asked again.
+func (e *Engine) ChangeSettings(ctx context.Context, who api.Caller, id string, change func(api.Settings) (api.Settings, error)) error {
 	m, err := machine(id)
 	if err != nil {
 		return err
 	}
-	if err := first(allTenants(who), checkSettings(m, s)); err != nil {
+	if err := allTenants(who); err != nil {
 		return err
 	}
-	if err := e.haveActive(ctx, s); err != nil {
-		return err
+	for range settingsTries {
+		before, err := e.Settings(ctx, who, m)
+		if err != nil {
+			return err
+		}
+		after, err := change(*before)
+		if err != nil {
+			return err
+		}
+		before.Suspended = nil
+		if err = e.replaceSettings(ctx, who, m, *before, after); !errors.Is(err, ErrChanged) {
+			return err
+		}
 	}
-	before, err := e.store.Settings(ctx, m)
-	if err != nil {
-		return fromStore(err, "machine "+m)
+	return said(ErrConflict, "the settings of machine %s do not stand still", m)
+}
+
+func (e *Engine) replaceSettings(ctx context.Context, who api.Caller, m string, before, s api.Settings) error {
+	if err := first(checkSettings(m, s), e.haveActive(ctx, s)); err != nil {
+		return err
 	}
 	by := e.trail(who, "machine.settings", m, map[string]api.Settings{"before": before, "after": s}, api.Event{
 		Kind: api.EventSettings, Machine: m, Tenant: s.Tenant, Text: fmt.Sprintf("settings of %s were changed by %s: policy %s, reference values %s", m, who.Name,
 			nameOr(s.Policy, "default"), nameOr(strings.Join(s.RIMs, ", "), "none"))})
-	err = e.store.PutSettings(ctx, m, s, by)
+	err := e.store.ReplaceSettings(ctx, m, before, s, by)
 	if errors.Is(err, store.ErrConflict) {
 		return said(ErrNotFound, "the policy, or reference values of one of these names, are not known")
 	}

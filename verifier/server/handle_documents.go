@@ -56,24 +56,16 @@ func (d documents) put(c *call, in *putDocIn) (*api.DocVersion, error) {
 	if len(in.Note) > api.MaxNote {
 		return nil, api.NewProblem(http.StatusBadRequest, "note has more than %d bytes", api.MaxNote)
 	}
-	ctx, who := c.r.Context(), c.who.caller()
+	put := api.DocPut{Content: in.Body, Note: in.Note, Activate: in.Activate == nil || *in.Activate}
 	if in.Want != "" {
-		d.changing.Lock()
-		defer d.changing.Unlock()
-		tag := ""
-		_, v, err := d.svc.Document(ctx, who, d.kind, in.Name, 0)
-		if err != nil && problemOf(err).Status != http.StatusNotFound {
-			return nil, err
-		}
-		if err == nil {
-			tag = quoted(v.SHA256)
-		}
-		if err := changed(in.Want, tag); err != nil {
-			return nil, err
+		put.Match = func(active string) bool {
+			if active != "" {
+				active = quoted(active)
+			}
+			return changed(in.Want, active) == nil
 		}
 	}
-	put := api.DocPut{Content: in.Body, Note: in.Note, Activate: in.Activate == nil || *in.Activate}
-	return d.svc.PutDocument(ctx, who, d.kind, in.Name, put)
+	return d.svc.PutDocument(c.r.Context(), c.who.caller(), d.kind, in.Name, put)
 }
 
 func (d documents) remove(c *call, in *byName) error {

@@ -163,14 +163,23 @@ func (s *Server) attest(c *call, in *attestIn) error {
 		}
 		return c.json(r)
 	}
-	j, err := s.repeats.once(c, in.Key, func() (*api.Job, error) {
-		return s.svc.AttestAsync(c.r.Context(), c.who.caller(), in.Body)
-	})
+	j, err := s.attestOnce(c, in)
 	if err != nil {
 		return err
 	}
 	c.accepted(j)
 	return c.json(j)
+}
+
+func (s *Server) attestOnce(c *call, in *attestIn) (*api.Job, error) {
+	ctx, who := c.r.Context(), c.who.caller()
+	switch {
+	case in.Key == "":
+		return s.svc.AttestAsync(ctx, who, in.Body)
+	case len(in.Key) > maxKey:
+		return nil, api.NewProblem(http.StatusBadRequest, "Idempotency-Key has more than %d characters", maxKey)
+	}
+	return s.svc.AttestOnce(ctx, who, in.Key, in.Body)
 }
 
 type verifyIn struct{ Body api.VerifyRequest }
@@ -268,22 +277,13 @@ type putSettingsIn struct {
 }
 
 func (s *Server) putSettings(c *call, in *putSettingsIn) error {
-	s.changing.Lock()
-	defer s.changing.Unlock()
-	if in.Want != "" {
-		v, err := s.svc.Settings(c.r.Context(), c.who.caller(), in.ID)
-		if err != nil {
-			return err
+	return s.svc.ChangeSettings(c.r.Context(), c.who.caller(), in.ID, func(was api.Settings) (api.Settings, error) {
+		tag, err := tagOf(&was)
+		if err == nil {
+			err = changed(in.Want, tag)
 		}
-		tag, err := tagOf(v)
-		if err != nil {
-			return err
-		}
-		if err := changed(in.Want, tag); err != nil {
-			return err
-		}
-	}
-	return s.svc.PutSettings(c.r.Context(), c.who.caller(), in.ID, in.Body)
+		return in.Body, err
+	})
 }
 
 type suspendIn struct {
@@ -305,14 +305,10 @@ type assignIn struct {
 }
 
 func (s *Server) assign(c *call, in *assignIn) error {
-	s.changing.Lock()
-	defer s.changing.Unlock()
-	v, err := s.svc.Settings(c.r.Context(), c.who.caller(), in.ID)
-	if err != nil {
-		return err
-	}
-	v.RIMs = in.Body.RIMs
-	return s.svc.PutSettings(c.r.Context(), c.who.caller(), in.ID, *v)
+	return s.svc.ChangeSettings(c.r.Context(), c.who.caller(), in.ID, func(v api.Settings) (api.Settings, error) {
+		v.RIMs = in.Body.RIMs
+		return v, nil
+	})
 }
 
 // history is the list of a machine's verdict events. The machine must be one that the caller sees.

@@ -255,6 +255,7 @@ func problemOf(err error) *api.Problem {
 	}{
 		{engine.ErrInvalid, http.StatusBadRequest}, {attest.ErrMalformed, http.StatusBadRequest}, {engine.ErrForbidden, http.StatusForbidden},
 		{engine.ErrNotFound, http.StatusNotFound}, {engine.ErrConflict, http.StatusConflict}, {engine.ErrGone, http.StatusGone},
+		{engine.ErrChanged, http.StatusPreconditionFailed}, {engine.ErrRepeat, http.StatusUnprocessableEntity},
 		{engine.ErrBusy, http.StatusTooManyRequests},
 	} {
 		if errors.Is(err, k.kind) {

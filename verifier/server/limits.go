@@ -53,7 +53,5 @@ const (
 	beat                = 15 * time.Second // between two signs of life, and looks at the credential
 	retryAfter          = time.Second      // told to browsers
 
-	repeatTime = 10 * time.Minute // that an Idempotency-Key is remembered
-	maxRepeats = 4096
-	maxKey     = 128 // characters
+	maxKey = 128 // characters of an Idempotency-Key
 )

@@ -47,13 +47,11 @@ type Server struct {
 	policy  policy
 	bulk    *gate
 	wallet  *wallet
-	repeats *repeats
 	streams streams
 	openapi []byte
 
 	heartbeat time.Duration // of event streams
 	patience  time.Duration // with a reader of an event stream
-	changing  sync.Mutex    // held from a look at what is changed to its change, where the caller names what it saw
 	closing   chan struct{} // closed when the Server ends
 
 	unix *capped // nil where not configured
@@ -65,7 +63,7 @@ type Server struct {
 // New opens the listeners. Nothing is served before Run.
 func New(ctx context.Context, conf Config, b Backend, opts Options, log *slog.Logger) (*Server, error) {
 	s := &Server{conf: conf, opts: opts, log: log, svc: b, hostd: b, backend: b, bulk: newGate(maxBulk, maxBulkEach), wallet: newWallet(b),
-		repeats: newRepeats(), heartbeat: beat, patience: streamWrite, closing: make(chan struct{})}
+		heartbeat: beat, patience: streamWrite, closing: make(chan struct{})}
 	var err error
 	if s.openapi, err = OpenAPI(); err != nil {
 		return nil, err

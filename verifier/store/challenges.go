@@ -71,23 +71,25 @@ func (t *tx) opens(query string, args ...any) (all []OpenChallenge, err error) {
 // becomes of it up to its report outlive a crash of the process, and need not outlive a power cut: what is
 // not on record counts for nothing.
 func (s *Store) PutChallenge(ctx context.Context, o *OpenChallenge) error {
-	c := o.Challenge
-	b, err := attest.EncodeChallenge(c)
+	b, err := attest.EncodeChallenge(o.Challenge)
 	if err != nil {
 		return err
 	}
-	return s.briefTx(ctx, func(t *tx) error {
-		n, err := t.exec(`INSERT INTO challenges (nonce, host, challenge, asked_by, known, created, not_after, delivered, taken, owner, lease, secrets, done)
-			VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, '', 0, $9, 0) ON CONFLICT (nonce) DO NOTHING`,
-			nonceText(c.Nonce), c.Host, b, o.AskedBy, blob(o.Known), millis(o.Created), c.NotAfter*1000, millis(o.Delivered), []byte{})
-		if err == nil && n == 0 {
-			return ErrNonceUsed
-		}
-		if o.Delivered.IsZero() {
-			t.publish(TopicChallenge, c.Host)
-		}
-		return err
-	})
+	return s.briefTx(ctx, func(t *tx) error { return t.putChallenge(o, b) })
+}
+
+func (t *tx) putChallenge(o *OpenChallenge, b []byte) error {
+	c := o.Challenge
+	n, err := t.exec(`INSERT INTO challenges (nonce, host, challenge, asked_by, known, created, not_after, delivered, taken, owner, lease, secrets, done)
+		VALUES ($1, $2, $3, $4, $5, $6, $7, $8, 0, '', 0, $9, 0) ON CONFLICT (nonce) DO NOTHING`,
+		nonceText(c.Nonce), c.Host, b, o.AskedBy, blob(o.Known), millis(o.Created), c.NotAfter*1000, millis(o.Delivered), []byte{})
+	if err == nil && n == 0 {
+		return ErrNonceUsed
+	}
+	if o.Delivered.IsZero() {
+		t.publish(TopicChallenge, c.Host)
+	}
+	return err
 }
 
 // Deliver marks up to n open challenges of a host as delivered and gives them, oldest first.

@@ -33,6 +33,10 @@ type NewVersion struct {
 	Data     []byte
 	Created  time.Time
 	Activate bool
+
+	// Match is told the SHA-256 of the active version, "" where there is none, while nobody else can change it. Where it says no,
+	// nothing is recorded and the error is ErrChanged. Nil: any will do.
+	Match func(active string) bool
 }
 
 const versionColumns = `v.version, v.sha256, v.size, v.created, v.author, v.note, CASE WHEN d.active = v.version THEN 1 ELSE 0 END, v.activated`
@@ -59,6 +63,9 @@ func (s *Store) PutVersion(ctx context.Context, n NewVersion, by Trail) (*api.Do
 		if err := t.lockDocument(n.Kind, n.Name); err != nil {
 			return err
 		}
+		if err := t.match(n); err != nil {
+			return err
+		}
 		version, err := t.versionWith(n)
 		if err != nil {
 			return err
@@ -83,6 +90,18 @@ func (s *Store) PutVersion(ctx context.Context, n NewVersion, by Trail) (*api.Do
 func (t *tx) lockDocument(k api.DocKind, name string) error {
 	var n int
 	return t.one(`SELECT 1 FROM documents WHERE kind = $1 AND name = $2 FOR UPDATE`, []any{string(k), name}, &n)
+}
+
+func (t *tx) match(n NewVersion) error {
+	if n.Match == nil {
+		return nil
+	}
+	var active string
+	err := t.one(`SELECT COALESCE((SELECT v.sha256`+fromVersions+`WHERE d.kind = $1 AND d.name = $2 AND v.version = d.active), '')`, []any{string(n.Kind), n.Name}, &active)
+	if err == nil && !n.Match(active) {
+		return ErrChanged
+	}
+	return err
 }
 
 // versionWith finds or makes the version with a content.

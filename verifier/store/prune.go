@@ -27,6 +27,7 @@ func (s *Store) Prune(ctx context.Context, keep Retention, now time.Time) error 
 		{`DELETE FROM activations WHERE nonce IN (SELECT nonce FROM activations WHERE at < $1 LIMIT $2)`, now.Add(-keepTaken)},
 		{`DELETE FROM evidence WHERE report IN (SELECT e.report FROM evidence e WHERE e.received < $1
 			AND NOT EXISTS (SELECT 1 FROM reports r WHERE r.id = e.report) AND NOT EXISTS (SELECT 1 FROM challenges c WHERE c.nonce = e.report) LIMIT $2)`, now.Add(-keepTaken)},
+		{`DELETE FROM repeats WHERE id IN (SELECT id FROM repeats WHERE until < $1 LIMIT $2)`, now.Add(-keepTaken)},
 		{`DELETE FROM hellos WHERE client || ' ' || host IN (SELECT client || ' ' || host FROM hellos WHERE until < $1 LIMIT $2)`, now},
 		{`DELETE FROM enrol_tokens WHERE id IN (SELECT id FROM enrol_tokens WHERE expires < $1 LIMIT $2)`, now.Add(-keepTokens)},
 		{`DELETE FROM tokens WHERE id IN (SELECT id FROM tokens WHERE expires < $1 LIMIT $2)`, now.Add(-keepTokens)},

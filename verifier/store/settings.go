@@ -3,7 +3,6 @@ package store
 import (
 	"context"
 	"database/sql"
-	"errors"
 	"slices"
 
 	"virt-attest/verifier/api"
@@ -123,18 +122,30 @@ func (s *Store) Settings(ctx context.Context, machine string) (api.Settings, err
 // PutSettings puts settings in place of those that a machine had. Its results are outdated from then on, where it is appraised by
 // something else. The error is ErrConflict where reference values or the policy are not on record.
 func (s *Store) PutSettings(ctx context.Context, machine string, v api.Settings, by Trail) error {
+	return s.putSettings(ctx, machine, nil, v, by)
+}
+
+// ReplaceSettings is PutSettings where the machine still has the settings was; the error is ErrChanged where it has others.
+func (s *Store) ReplaceSettings(ctx context.Context, machine string, was, v api.Settings, by Trail) error {
+	return s.putSettings(ctx, machine, &was, v, by)
+}
+
+func (s *Store) putSettings(ctx context.Context, machine string, was *api.Settings, v api.Settings, by Trail) error {
 	return s.tx(ctx, opTimeout, func(t *tx) error {
-		policy := v.Policy
-		if policy == (docRefs{}).ref(machine, "").Name {
-			policy = ""
-		}
-		rims := slices.Compact(slices.Sorted(slices.Values(v.RIMs)))
+		v := plain(machine, v)
+		policy, rims := v.Policy, v.RIMs
 		if err := t.known(policy, rims); err != nil {
 			return err
 		}
-		changed, err := t.differs(machine, policy, rims)
+		now, err := t.lockSettings(machine)
 		if err != nil {
 			return err
+		}
+		changed := now.Policy != policy || !slices.Equal(now.RIMs, rims)
+		if was != nil {
+			if w := plain(machine, *was); w.Policy != now.Policy || w.Tenant != now.Tenant || !slices.Equal(w.RIMs, now.RIMs) {
+				return ErrChanged
+			}
 		}
 		if _, err := t.exec(`INSERT INTO settings (machine, policy, tenant) VALUES ($1, $2, $3)
 			ON CONFLICT (machine) DO UPDATE SET policy = excluded.policy, tenant = excluded.tenant`, machine, policy, v.Tenant); err != nil {
@@ -184,21 +195,27 @@ func (t *tx) known(policy string, rims []string) error {
 	return err
 }
 
-// differs reports whether a machine is appraised by something else than it was.
-func (t *tx) differs(machine, policy string, rims []string) (bool, error) {
-	var was string
-	err := t.one(`SELECT policy FROM settings WHERE machine = $1`, []any{machine}, &was)
-	if err != nil && !errors.Is(err, sql.ErrNoRows) {
-		return false, err
+// plain gives settings as they are on record: without the default policy's name, reference values once and in order.
+func plain(machine string, v api.Settings) api.Settings {
+	if v.Policy == (docRefs{}).ref(machine, "").Name {
+		v.Policy = ""
 	}
-	var before []string
+	v.RIMs = slices.Compact(slices.Sorted(slices.Values(v.RIMs)))
+	return v
+}
+
+// lockSettings gives a machine's settings as plain does. Nobody else changes them until the transaction ends.
+func (t *tx) lockSettings(machine string) (v api.Settings, err error) {
+	if err := t.one(`INSERT INTO settings (machine, policy, tenant) VALUES ($1, '', '') ON CONFLICT (machine) DO UPDATE SET policy = settings.policy
+		RETURNING policy, tenant`, []any{machine}, &v.Policy, &v.Tenant); err != nil {
+		return v, err
+	}
 	err = t.each(func(r *sql.Rows) error {
 		name, err := scanText(r)
-		before = append(before, name)
+		v.RIMs = append(v.RIMs, name)
 		return err
-	}, `SELECT rim FROM machine_rims WHERE machine = $1 ORDER BY rim`, machine)
-	slices.Sort(before)
-	return was != policy || !slices.Equal(before, rims), err
+	}, `SELECT rim FROM machine_rims WHERE machine = $1`, machine)
+	return plain(machine, v), err
 }
 
 // TenantsOf gives the tenants of machines that have one.

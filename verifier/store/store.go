@@ -55,6 +55,7 @@ var (
 	ErrNotFound = errors.New("store: not found")
 	ErrConflict = errors.New("store: conflicts with what is on record")
 	ErrDone     = errors.New("store: the report of this challenge is there already")
+	ErrChanged  = errors.New("store: is not any more as the caller saw it")
 	ErrFull     = errors.New("store: too many of these are on record")
 )
 
@@ -178,7 +179,7 @@ func (s *Store) wrap(err error) error {
 
 // isAnswer tells what a transaction says from what happened to it.
 func (s *Store) isAnswer(err error) bool {
-	for _, a := range []error{ErrNotFound, ErrConflict, ErrDone, ErrFull, errChallenge, sql.ErrNoRows} {
+	for _, a := range []error{ErrNotFound, ErrConflict, ErrDone, ErrChanged, ErrFull, errChallenge, sql.ErrNoRows} {
 		if errors.Is(err, a) {
 			return true
 		}

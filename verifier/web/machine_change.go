@@ -62,18 +62,17 @@ func (c *call) putSettings() error {
 	if err != nil {
 		return err
 	}
-	s, err := c.svc.Settings(c.r.Context(), c.who, d.ID)
+	err = c.svc.ChangeSettings(c.r.Context(), c.who, d.ID, func(s api.Settings) (api.Settings, error) {
+		s.RIMs = append([]string{}, c.r.PostForm["rim"]...)
+		if p := c.r.PostFormValue("policy"); p != "" {
+			s.Policy = p
+		}
+		if d.IsVM() && admins.has(c.who) && c.who.Tenant == "" && c.r.PostForm.Has("tenant") {
+			s.Tenant = c.r.PostFormValue("tenant")
+		}
+		return s, nil
+	})
 	if err != nil {
-		return err
-	}
-	s.RIMs = append([]string{}, c.r.PostForm["rim"]...)
-	if p := c.r.PostFormValue("policy"); p != "" {
-		s.Policy = p
-	}
-	if d.IsVM() && admins.has(c.who) && c.who.Tenant == "" && c.r.PostForm.Has("tenant") {
-		s.Tenant = c.r.PostFormValue("tenant")
-	}
-	if err := c.svc.PutSettings(c.r.Context(), c.who, d.ID, *s); err != nil {
 		return err
 	}
 	return c.see(d.Path() + "/settings?done=saved")

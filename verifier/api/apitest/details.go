@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"math"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -95,6 +96,33 @@ func (f *Fake) AttestAsync(ctx context.Context, who api.Caller, r api.AttestRequ
 	j := &api.Job{ID: rep.ID, Kind: "attest", State: "done", Done: 1, Total: 1, Created: f.Now(), Finished: f.Now()}
 	f.jobs[j.ID] = j
 	return j, nil
+}
+
+// once is what a request with a key got.
+type once struct {
+	request string
+	job     *api.Job
+}
+
+// AttestOnce remembers keys for good.
+func (f *Fake) AttestOnce(ctx context.Context, who api.Caller, key string, r api.AttestRequest) (*api.Job, error) {
+	key, request := fmt.Sprintf("%q %q", who.Name, key), fmt.Sprintf("%+v", r)
+	f.mu.Lock()
+	got, again := f.once[key]
+	f.mu.Unlock()
+	if again && got.request != request {
+		return nil, api.NewProblem(http.StatusUnprocessableEntity, "another request came with this Idempotency-Key")
+	}
+	if again {
+		return got.job, nil
+	}
+	j, err := f.AttestAsync(ctx, who, r)
+	if err == nil {
+		f.mu.Lock()
+		defer f.mu.Unlock()
+		f.once[key] = once{request, j}
+	}
+	return j, err
 }
 
 // Gate answers by what is on record.

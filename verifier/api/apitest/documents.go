@@ -126,6 +126,13 @@ func (f *Fake) PutDocument(_ context.Context, who api.Caller, k api.DocKind, nam
 		return nil, invalid("the document is not JSON")
 	}
 	d := f.docs[k][name]
+	active := ""
+	if d != nil && d.active() >= 0 {
+		active = d.versions[d.active()].SHA256
+	}
+	if put.Match != nil && !put.Match(active) {
+		return nil, api.NewProblem(http.StatusPreconditionFailed, "it was changed meanwhile")
+	}
 	if d == nil {
 		d = &document{}
 		f.docs[k][name] = d

@@ -52,6 +52,7 @@ type Fake struct {
 	kept     []api.Secret
 	jobs     map[string]*api.Job
 	polls    []attest.Challenge // that the next poll gets
+	once     map[string]once
 	serial   int
 	start    time.Time
 }
@@ -66,7 +67,7 @@ func New(now time.Time) *Fake {
 	now = now.UTC().Truncate(time.Second)
 	f := &Fake{Now: func() time.Time { return now }, start: now, changed: make(chan struct{}), tenants: make(map[attest.UUID]string),
 		settings: make(map[string]api.Settings), reports: make(map[string]*api.Report), lists: make(map[string][]api.ReportInfo),
-		secrets: make(map[string]api.Caller), logins: make(map[string]api.Caller), jobs: make(map[string]*api.Job)}
+		secrets: make(map[string]api.Caller), logins: make(map[string]api.Caller), jobs: make(map[string]*api.Job), once: make(map[string]once)}
 	f.sampleMachines()
 	f.sampleDocuments()
 	f.sampleEvents()

@@ -335,6 +335,19 @@ func (f *Fake) Resume(_ context.Context, who api.Caller, machine string) error {
 	return nil
 }
 
+// ChangeSettings changes a machine's settings by what they are.
+func (f *Fake) ChangeSettings(ctx context.Context, who api.Caller, machine string, change func(api.Settings) (api.Settings, error)) error {
+	v, err := f.Settings(ctx, who, machine)
+	if err != nil {
+		return err
+	}
+	s, err := change(*v)
+	if err != nil {
+		return err
+	}
+	return f.PutSettings(ctx, who, machine, s)
+}
+
 // PutSettings changes a machine's settings.
 func (f *Fake) PutSettings(_ context.Context, who api.Caller, machine string, s api.Settings) error {
 	f.mu.Lock()
