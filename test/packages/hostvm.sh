@@ -49,7 +49,7 @@ trap 'exit 1' HUP INT TERM
 kernel=$(find "$base/boot" -name 'vmlinuz-*' | sort | tail -n 1)
 initrd=$(find "$base/boot" -name 'initrd.img-*' | sort | tail -n 1)
 echo "reference values of what Debian's packages have put there"
-bin/virt-attest rim create host --rootfs "$base" --exclude '/etc/**' --exclude '/var/**' --exclude '/boot/**' --exclude '/root/**' \
+bin/virt-attest -q rim create host --progress none --rootfs "$base" --initramfs "$initrd" --exclude '/etc/**' --exclude '/var/**' --exclude '/boot/**' --exclude '/root/**' \
 	--allow-violations --file "$work/host.json"
 
 # What differs from host to host, and the machine's work, as one more tree.

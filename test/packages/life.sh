@@ -145,8 +145,10 @@ run virsh -q destroy "$vm"
 
 title "what a VM without a TPM leaves is asked about"
 run virsh -q undefine "$vm"
+vm=vm2 uuid=$(echo "$uuid" | sed 's/.$/2/')
+sed "s:<uuid>.*</uuid>:<uuid>$uuid</uuid>:; s:<name>.*</name>:<name>$vm</name>:" "$dir/vm.xml" >/tmp/vm2.xml
 installs new
-run virsh -q define "$dir/vm.xml"
+run virsh -q define /tmp/vm2.xml
 run virt-attest enable "$vm"
 run virsh -q start "$vm"
 run virsh -q destroy "$vm"

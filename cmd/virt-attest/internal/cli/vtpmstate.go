@@ -19,8 +19,8 @@ const sidecarUser = "virt-attest"
 // directory does not tell.
 var emulatorUsers = []string{"tss", "root"}
 
-// moveVTPM moves the files of an swtpm state directory. The directory from stays, empty, so that its
-// owner is remembered; to is made if need be. Files are copied, synced and renamed before
+// moveVTPM moves the files of an swtpm state directory. libvirt's directory stays, empty, so that its
+// owner is remembered, ours does not; to is made if need be. Files are copied, synced and renamed before
 // the originals go: a crash leaves at least one whole copy.
 func moveVTPM(from, to string, toSidecar bool) error {
 	uid, gid, err := ownerFor(to, toSidecar)
@@ -60,9 +60,12 @@ func moveVTPM(from, to string, toSidecar bool) error {
 			return err
 		}
 	}
-	// swtpm's lock would make the empty directory look like somebody's to the next manufacture.
+	// swtpm's lock, or the empty directory, would be in the way of the next manufacture of this VM's vTPM.
 	if err := src.Remove(".lock"); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return err
+	}
+	if !toSidecar {
+		_ = os.Remove(from) // not where there is something else in it
 	}
 	return nil
 }

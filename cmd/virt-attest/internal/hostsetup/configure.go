@@ -167,7 +167,8 @@ func (s *Setup) enrolment(ctx context.Context) {
 	for end := time.Now().Add(settle); f.Result == hostcheck.Fail && time.Now().Before(end) && ctx.Err() == nil; f = s.Host.Check(ctx, "the enrolment") {
 		time.Sleep(settle / 20)
 	}
-	ek, _ := strings.CutPrefix(s.Host.Check(ctx, "the physical TPM").Text, "EK ")
+	said := s.Host.Check(ctx, "the physical TPM").Text
+	ek := said[strings.LastIndexByte(said, ' ')+1:]
 	c, err := s.Host.Config()
 	if f.Result == hostcheck.Fail && strings.Contains(f.Text, "approval") && err == nil {
 		s.tell(ByHand, f.Check, "%s. Where the Verifier is operated, compare the key and approve it:\n    virt-attest host approve %s --ek-sha256 %s", f.Text, c.Name, ek)
