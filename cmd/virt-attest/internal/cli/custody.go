@@ -65,15 +65,15 @@ func custodyError(err error) error {
 	case err == nil, errors.As(err, &known):
 		return err
 	case errors.Is(err, custody.ErrNone), errors.Is(err, custody.ErrExists), errors.Is(err, custody.ErrNoRecovery), errors.Is(err, custody.ErrRunning):
-		return fail(exitWrongState, "%s", said1(err))
+		return fail(exitWrongState, "%s", inOneLine(err))
 	case errors.Is(err, custody.ErrLocked), errors.Is(err, custody.ErrWrongKey):
-		return fail(exitNotTrusted, "%s", said1(err))
+		return fail(exitNotTrusted, "%s", inOneLine(err))
 	}
-	return fail(exitWrongState, "%s", said1(err))
+	return fail(exitWrongState, "%s", inOneLine(err))
 }
 
-// said1 is an error in one line.
-func said1(err error) string {
+// inOneLine is an error without line breaks, for a terminal.
+func inOneLine(err error) string {
 	return clean(strings.ReplaceAll(strings.TrimPrefix(err.Error(), "custody: "), "\n", "; "))
 }
 

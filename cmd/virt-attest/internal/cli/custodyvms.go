@@ -21,7 +21,7 @@ func (a *app) custodyStatusCmd() *cobra.Command {
 			a.showCustody(s)
 		}
 		if !s.Opens {
-			return fail(exitNotTrusted, "%s", said1(errorText(s.Problem)))
+			return fail(exitNotTrusted, "%s", inOneLine(errorText(s.Problem)))
 		}
 		return nil
 	})
