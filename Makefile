@@ -18,7 +18,7 @@ FLEETRATE ?= 3333
 FLEETTIME ?= 2m
 
 # Packages whose tests start VMs and container hosts: one at a time, after all others.
-MACHINES  := /test/(lab|guest|e2e|lifecycle)
+MACHINES  := /test/(lab|guest|e2e|lifecycle|firstuse)
 
 DOCDIR    ?= $(PREFIX)/share/doc/virt-attest
 EPOCH     ?= $(shell sh packaging/version.sh -e 2>/dev/null || echo 0)

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -15,6 +16,7 @@ import (
 	"testing"
 
 	"virt-attest/guestagent"
+	"virt-attest/systemd"
 	"virt-attest/verifier/host"
 	"virt-attest/verifier/server"
 )
@@ -134,4 +136,37 @@ func section(text, heading string) string {
 	_, rest, _ := strings.Cut(text, "\n.SH "+heading+"\n")
 	before, _, _ := strings.Cut(rest, "\n.SH ")
 	return before
+}
+
+// Every unit is explained in a page, the one that it names in Documentation= or another.
+func TestPages_have_every_unit(t *testing.T) {
+	var text strings.Builder
+	for _, name := range pages(t) {
+		text.WriteString(strings.NewReplacer("\n.BI ", " ", "\n", " ").Replace(page(t, name)))
+	}
+	names, err := fs.Glob(systemd.Files, "*.*")
+	if err != nil || len(names) < 6 {
+		t.Fatalf("%q, %v", names, err)
+	}
+	for _, name := range names {
+		if strings.HasSuffix(name, ".d") {
+			continue // a directory
+		}
+		stem, kind := strings.TrimSuffix(name, filepath.Ext(name)), filepath.Ext(name)
+		if all := text.String(); !strings.Contains(all, name) && !(strings.HasSuffix(stem, "@") && (strings.Contains(all, stem+" UUID "+kind) || strings.Contains(all, stem+"UUID"+kind))) {
+			t.Errorf("no page has the unit %s", name)
+		}
+		b, err := systemd.Files.ReadFile(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		m := regexp.MustCompile(`(?m)^Documentation=man:([a-z-]+)\(([1-8])\)`).FindSubmatch(b)
+		if m == nil {
+			t.Errorf("%s names no page", name)
+			continue
+		}
+		if _, err := os.Stat(string(m[1]) + "." + string(m[2])); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
 }

@@ -11,6 +11,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode"
 
 	"github.com/coreos/go-systemd/v22/daemon"
 
@@ -39,10 +40,21 @@ func Command(ctx context.Context, args []string, stderr io.Writer) int {
 	if err == nil {
 		return 0
 	}
-	text := strings.TrimPrefix(attest.Clean(err.Error()), "custody: ")
+	text := oneLine(strings.TrimPrefix(err.Error(), "custody: "))
 	_, _ = fmt.Fprintf(stderr, "virt-attest-custody: %s\n", text)
 	_, _ = daemon.SdNotify(false, "STATUS="+text) // the hook shows it to whoever started the VM
 	return 1
+}
+
+// oneLine is a text for a terminal and a status, with its end: how to go on stands there.
+func oneLine(s string) string {
+	s = strings.Map(func(r rune) rune {
+		if unicode.IsControl(r) || r == unicode.ReplacementChar {
+			return ' '
+		}
+		return r
+	}, s)
+	return s[:min(len(s), maxStatus)]
 }
 
 func deliver(ctx context.Context, c *Custody, arg string) error {

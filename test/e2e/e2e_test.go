@@ -30,6 +30,7 @@ func TestHosts(t *testing.T) {
 	t.Run("faults", func(t *testing.T) { faults(ctx, t, w.Telling(teller{t})) })
 }
 
+// world makes a lab of that name.
 func world(ctx context.Context, t *testing.T, name string) *scenario.World {
 	if err := lab.Require(); err != nil {
 		t.Fatalf("the end-to-end tests need what `make test` installs, and root: %v", err)

@@ -18,7 +18,6 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// suite is the Debian that hosts are made of where Options names no other one.
 const suite = "bookworm"
 
 // packages of the base system, as on a Debian host that somebody made a KVM host.
@@ -31,7 +30,7 @@ var packages = []string{
 var customize []byte
 
 // baseKey names the base system by all that decides what is in it.
-func baseKey(suite string) string {
+func baseKey() string {
 	h := sha256.New()
 	fmt.Fprintln(h, suite, packages)
 	h.Write(customize)
@@ -40,21 +39,20 @@ func baseKey(suite string) string {
 
 // base is the root file system that all hosts share, read-only.
 type base struct {
-	suite   string
 	dir     string
 	overlay bool     // hosts can be overlays on it; else each is a copy
 	lock    *os.File // shared: it stays while a lab uses it
 }
 
 // ensureBase makes the base system unless the cache has it.
-func ensureBase(ctx context.Context, cache, suite string, spawn *spawner, log *slog.Logger) (*base, error) {
+func ensureBase(ctx context.Context, cache string, spawn *spawner, log *slog.Logger) (*base, error) {
 	if strings.ContainsAny(cache, ",:\\\n") {
 		return nil, fmt.Errorf("lab: cache path %q: no comma, colon or backslash", cache)
 	}
 	if err := os.MkdirAll(cache, 0o755); err != nil {
 		return nil, err
 	}
-	b := &base{suite: suite, dir: filepath.Join(cache, baseKey(suite)), overlay: overlayWorks(cache)}
+	b := &base{dir: filepath.Join(cache, baseKey()), overlay: overlayWorks(cache)}
 	lock, err := os.OpenFile(b.dir+".lock", os.O_CREATE|os.O_RDWR|unix.O_CLOEXEC, 0o600)
 	if err != nil {
 		return nil, err
@@ -83,7 +81,7 @@ func (b *base) ensure(ctx context.Context, spawn *spawner, log *slog.Logger) err
 		return flock(ctx, b.lock, unix.LOCK_SH) // another process made it meanwhile
 	}
 	since := time.Now()
-	log.Info("building the base system with mmdebstrap, once", "suite", b.suite, "dir", b.dir)
+	log.Info("building the base system with mmdebstrap, once", "suite", suite, "dir", b.dir)
 	if err := b.build(ctx, spawn); err != nil {
 		return err
 	}
@@ -117,7 +115,7 @@ func (b *base) build(ctx context.Context, spawn *spawner) error {
 	}
 	defer os.RemoveAll(tmp)
 	root := filepath.Join(tmp, "root")
-	args, err := mmdebstrapArgs(b.suite, tmp, root)
+	args, err := mmdebstrapArgs(tmp, root)
 	if err != nil {
 		return err
 	}
@@ -134,7 +132,7 @@ func (b *base) build(ctx context.Context, spawn *spawner) error {
 	return os.Rename(root, b.dir)
 }
 
-func mmdebstrapArgs(release, tmp, root string) ([]string, error) {
+func mmdebstrapArgs(tmp, root string) ([]string, error) {
 	script := filepath.Join(tmp, "customize.sh")
 	if err := os.WriteFile(script, customize, 0o755); err != nil {
 		return nil, err
@@ -148,10 +146,7 @@ func mmdebstrapArgs(release, tmp, root string) ([]string, error) {
 	for _, o := range aptOptions() {
 		args = append(args, "--aptopt="+o)
 	}
-	args = append(args, release, root)
-	if release != suite {
-		return args, nil // mmdebstrap knows where it is
-	}
+	args = append(args, suite, root)
 	if sources := aptSources("/etc/apt"); len(sources) > 0 {
 		list := filepath.Join(tmp, "sources.list")
 		if err := os.WriteFile(list, []byte(strings.Join(sources, "\n")+"\n"), 0o644); err != nil {

@@ -19,7 +19,6 @@ type Options struct {
 	Hosts []string     // names of the hosts, at most MaxHosts
 	Tree  string       // what `make install DESTDIR=Tree` made; empty: virt-attest is not installed
 	Cache string       // default: DefaultCache()
-	Suite string       // the Debian that the hosts are; default "bookworm"
 	Log   *slog.Logger // progress, one record per step; nil: none
 }
 
@@ -58,9 +57,6 @@ func New(ctx context.Context, o Options) (*Lab, error) {
 	if o.Cache == "" {
 		o.Cache = DefaultCache()
 	}
-	if o.Suite == "" {
-		o.Suite = suite
-	}
 	if err := o.check(); err != nil {
 		return nil, err
 	}
@@ -80,9 +76,6 @@ func New(ctx context.Context, o Options) (*Lab, error) {
 func (o Options) check() error {
 	if !nameForm.MatchString(o.Name) {
 		return fmt.Errorf("lab: name %q: lower-case letters, digits and dashes, at most 20", o.Name)
-	}
-	if !nameForm.MatchString(o.Suite) {
-		return fmt.Errorf("lab: suite %q", o.Suite)
 	}
 	if len(o.Hosts) == 0 || len(o.Hosts) > MaxHosts {
 		return fmt.Errorf("lab: %d hosts, from 1 to %d are possible", len(o.Hosts), MaxHosts)
@@ -113,7 +106,7 @@ func (l *Lab) acquire() error {
 func (l *Lab) build(ctx context.Context, o Options) error {
 	var err error
 	l.spawn = newSpawner()
-	if l.base, err = ensureBase(ctx, o.Cache, o.Suite, l.spawn, o.Log); err != nil {
+	if l.base, err = ensureBase(ctx, o.Cache, l.spawn, o.Log); err != nil {
 		return err
 	}
 	if l.pki, err = newPKI(); err != nil {

@@ -22,7 +22,6 @@ import (
 
 var (
 	matrix = flag.String("matrix", "quick", "which events: quick or all")
-	suite  = flag.String("suite", "bookworm", "the Debian that the hosts are, and with it the version of libvirt and QEMU")
 	update = flag.Bool("update", false, "write the table of docs/lifecycle.md, with the times of the events that this run has taken")
 )
 
@@ -113,7 +112,7 @@ func world(ctx context.Context, t *testing.T) *scenario.World {
 	if testing.Verbose() {
 		out = os.Stderr
 	}
-	w, err := scenario.New(ctx, scenario.Options{Name: "lifecycle", Repo: repo, Suite: *suite, Tools: []string{"./test/guest/tpm"}, Tell: teller{t}, Log: slog.New(slog.NewTextHandler(out, nil))})
+	w, err := scenario.New(ctx, scenario.Options{Name: "lifecycle", Repo: repo, Tools: []string{"./test/guest/tpm"}, Tell: teller{t}, Log: slog.New(slog.NewTextHandler(out, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -31,7 +31,6 @@ type Options struct {
 	Name  string   // of the lab
 	Repo  string   // the repository's root, with programs built in bin/
 	Tools []string // packages of this module, built as more programs for the guests (guest.ToolDir)
-	Suite string   // lab.Options
 	Tell  Teller
 	Look  Look // nil: nobody looks at the page
 	Log   *slog.Logger
@@ -67,7 +66,7 @@ func New(ctx context.Context, o Options) (_ *World, err error) {
 	if err := w.buildImage(ctx, o); err != nil {
 		return nil, err
 	}
-	w.Lab, err = lab.New(ctx, lab.Options{Name: o.Name, Hosts: []string{"good", "attacker", "verifier"}, Tree: tree, Suite: o.Suite, Log: o.Log})
+	w.Lab, err = lab.New(ctx, lab.Options{Name: o.Name, Hosts: []string{"good", "attacker", "verifier"}, Tree: tree, Log: o.Log})
 	if err != nil {
 		return nil, err
 	}

@@ -10,11 +10,12 @@
 //	round     many challenges, one quote
 //	uplink    the connection to the Verifier
 //	verdicts  what the Verifier says of this host's machines
+//	enforce   what is done to VMs by it, where policy and configuration ask for that
 //	lifecycle when VMs are attested because something happened to them
 //	metadata  what the domains' metadata shows and asks for
 //
-// hostd keeps nothing on disk. It may be killed at any moment: challenges that it was answering
-// are lost, and the Verifier asks again.
+// hostd keeps nothing on disk but what it did to VMs. It may be killed at any moment: challenges that it
+// was answering are lost, and the Verifier asks again.
 package host
 
 import (
@@ -35,6 +36,7 @@ import (
 	"virt-attest/verifier/host/config"
 	"virt-attest/verifier/host/domains"
 	"virt-attest/verifier/host/domains/virt"
+	"virt-attest/verifier/host/enforce"
 	"virt-attest/verifier/host/evidence"
 	"virt-attest/verifier/host/lifecycle"
 	"virt-attest/verifier/host/machine"
@@ -121,7 +123,10 @@ func (d *hostd) run(ctx context.Context, c *config.Config) error {
 
 // serve runs all parts until ctx ends or the configuration changes, which it then returns.
 func (d *hostd) serve(ctx context.Context, c *config.Config, notify *notifier) (next *config.Config, err error) {
-	p := assemble(c, notify, d.log)
+	p, err := assemble(c, notify, d.log)
+	if err != nil {
+		return nil, err
+	}
 	defer d.closeTPM(p.tpm)
 	parts, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -135,6 +140,7 @@ func (d *hostd) serve(ctx context.Context, c *config.Config, notify *notifier) (
 	}
 	g.Go(func() error { return p.life.Run(parts) })
 	g.Go(func() error { return p.uplink.Run(parts) })
+	g.Go(func() error { return p.keeper.Run(parts) })
 	g.Go(func() error { return config.Watch(parts, c.Verifier.Files, p.uplink.Reconnect) })
 	g.Go(func() error {
 		return config.Watch(parts, config.Source(d.path).Watched, func() { d.reload(changed, cancel) })
@@ -199,10 +205,11 @@ type parts struct {
 	board  *verdicts.Board
 	engine *round.Engine
 	uplink *uplink.Uplink
+	keeper *enforce.Keeper
 	life   *lifecycle.Keeper
 }
 
-func assemble(c *config.Config, notify *notifier, log *slog.Logger) *parts {
+func assemble(c *config.Config, notify *notifier, log *slog.Logger) (*parts, error) {
 	p := &parts{set: new(domains.Set), board: new(verdicts.Board)}
 	p.tpm = machine.NewTPM(openTPM(c.TPM), c.TPM.PCRs, log)
 	vms := &evidence.Collector{
@@ -232,7 +239,12 @@ func assemble(c *config.Config, notify *notifier, log *slog.Logger) *parts {
 			return s, nil
 		},
 	}
-	return p
+	var err error
+	if p.keeper, err = keeper(c, p, log); err != nil {
+		return nil, errors.Join(err, p.tpm.Close())
+	}
+	vms.Held, p.uplink.Rules = p.keeper.Held, p.keeper.RulesAre
+	return p, nil
 }
 
 func openTPM(c config.TPM) *ptpm.TPM {

@@ -59,9 +59,8 @@ func TestVMPage_is_read_in_the_order_of_an_index(t *testing.T) {
 			}
 		}
 		w := vmFilter(api.MachineFilter{}, "", t0)
-		w.states(vmState, []appraise.State{appraise.Untrusted})
-		p := plan(t, s, `SELECT COUNT(*)`+doubtful+w.all(), w.args...)
-		for _, index := range []string{"results_other", "results_lapsed", "results_outdated"} {
+		p := plan(t, s, vmPage(w, []appraise.State{appraise.Untrusted}, list{"h1"}, 101), w.args...)
+		for _, index := range []string{"results_doubtful", "results_host", "results_lapsed", "results_outdated"} {
 			if !strings.Contains(p, index) {
 				t.Errorf("%s is not used:\n%s", index, p)
 			}

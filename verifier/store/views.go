@@ -42,30 +42,36 @@ type HostRow struct {
 	VMs  int // on record
 }
 
-// doubtful has every VM that may be something else than TRUSTED now: what it costs grows with their number and not with that of
-// all. $1 is the time. next_lapse is not later than the expiry of any result of the host that is TRUSTED and not lapsed.
-const doubtful = ` FROM (SELECT DISTINCT machine, host FROM (SELECT machine, host FROM results WHERE state <> 'TRUSTED'
-	UNION ALL SELECT machine, host FROM results WHERE lapsed <> 0
-	UNION ALL SELECT machine, host FROM results WHERE behind <> 0
-	UNION ALL SELECT v.machine, v.host FROM hosts g LEFT JOIN results q ON q.machine = g.id AND q.host = g.id CROSS JOIN results v
-		WHERE v.host = g.id AND (q.machine IS NULL OR q.state <> 'TRUSTED' OR q.expires <= $1 OR q.behind <> 0 OR g.next_lapse > 0 AND g.next_lapse <= $1)) AS d) AS k
-	CROSS JOIN results r LEFT JOIN results h ON h.machine = r.host AND h.host = r.host LEFT JOIN hosts o ON o.id = r.host WHERE r.machine = k.machine AND r.host = k.host AND `
+// What is not TRUSTED now is so by itself, which an index has in the order of lists, or by the time, by what it is appraised by, or by its
+// host. No VM is in both: what these cost grows with the number of such VMs and not with that of all.
+const byItself = ` FROM results r WHERE r.state <> 'TRUSTED' AND `
+
+// byOthers has every VM that is TRUSTED by itself and may be something else now. hosts is the argument with the doubtedHosts.
+func byOthers(hosts string) string {
+	return ` FROM (SELECT DISTINCT machine, host FROM (SELECT machine, host FROM results WHERE lapsed <> 0 AND state = 'TRUSTED'
+		UNION ALL SELECT machine, host FROM results WHERE behind <> 0 AND state = 'TRUSTED'
+		UNION ALL SELECT v.machine, v.host FROM hosts g CROSS JOIN results v WHERE g.id = ANY(` + hosts + `) AND v.host = g.id AND v.state = 'TRUSTED') AS d) AS k
+		CROSS JOIN results r LEFT JOIN results h ON h.machine = r.host AND h.host = r.host LEFT JOIN hosts o ON o.id = r.host WHERE r.machine = k.machine AND r.host = k.host AND `
+}
+
+// doubtedHosts gives the hosts whose VMs may be something else than what they are by themselves. next_lapse is not later than the expiry
+// of any result of the host that is TRUSTED and not lapsed.
+func (s *Store) doubtedHosts(ctx context.Context, now time.Time) (list, error) {
+	return listOf(ctx, s, scanText, `SELECT g.id FROM hosts g LEFT JOIN results q ON q.host = g.id AND q.machine = q.host
+		WHERE q.machine IS NULL OR q.state <> 'TRUSTED' OR q.expires <= $1 OR q.behind <> 0 OR g.next_lapse > 0 AND g.next_lapse <= $1`, millis(now))
+}
 
 // VMPage gives a page of the VMs that a filter selects, of one tenant ("" all), by name, UUID, host.
 func (s *Store) VMPage(ctx context.Context, f api.MachineFilter, tenant string, p api.Page, now time.Time) (*api.List[VMRow], error) {
+	doubted, err := s.doubtedHosts(ctx, now)
+	if err != nil {
+		return nil, err
+	}
 	l := &api.List[VMRow]{}
-	var err error
-	if l.Total, err = s.countVMs(ctx, f, tenant, now); err != nil {
+	if l.Total, err = s.countVMs(ctx, f, tenant, doubted, now); err != nil {
 		return nil, err
 	}
 	w := vmFilter(f, tenant, now)
-	from := fromVMs + `WHERE `
-	if len(f.States) > 0 {
-		w.states(vmState, f.States)
-		if !slices.Contains(f.States, appraise.Trusted) {
-			from = doubtful
-		}
-	}
 	if p.Cursor != "" {
 		var c [3]string
 		if err := openCursor(p.Cursor, &c); err != nil {
@@ -74,7 +80,7 @@ func (s *Store) VMPage(ctx context.Context, f api.MachineFilter, tenant string, 
 		w.add(fmt.Sprintf(`(r.name, r.machine, r.host) > (%s, %s, %s)`, w.arg(c[0]), w.arg(c[1]), w.arg(c[2])))
 	}
 	n := pageSize(p)
-	l.Items, err = listOf(ctx, s, scanVM, vmColumns+from+w.all()+` ORDER BY r.name, r.machine, r.host LIMIT `+w.arg(n+1), w.args...)
+	l.Items, err = listOf(ctx, s, scanVM, vmPage(w, f.States, doubted, n+1), w.args...)
 	if err == nil && len(l.Items) > n {
 		l.Items = l.Items[:n]
 		last := l.Items[n-1]
@@ -83,24 +89,48 @@ func (s *Store) VMPage(ctx context.Context, f api.MachineFilter, tenant string, 
 	return l, err
 }
 
+// vmPage is the query of the first n VMs. Of what is not TRUSTED it finds the keys first, and reads whole rows of no more than those.
+func vmPage(w *where, states []appraise.State, doubted list, n int) string {
+	end := ` ORDER BY r.name, r.machine, r.host LIMIT ` + w.arg(n)
+	if len(states) == 0 || slices.Contains(states, appraise.Trusted) {
+		if len(states) > 0 {
+			w.add(w.stateIn(vmState, states))
+		}
+		return vmColumns + fromVMs + w.text() + end
+	}
+	keys, all := `SELECT * FROM (SELECT r.name, r.machine, r.host`, w.all()
+	return vmColumns + ` FROM (` + keys + byItself + all + ` AND ` + w.stateIn(`r.state`, states) + end + `) AS a UNION ALL ` +
+		keys + byOthers(w.arg(doubted)) + all + ` AND ` + w.stateIn(vmState, states) + end + `) AS b) AS p CROSS JOIN results r
+		LEFT JOIN results h ON h.machine = r.host AND h.host = r.host LEFT JOIN hosts o ON o.id = r.host WHERE r.machine = p.machine AND r.host = p.host` + end
+}
+
 // countVMs counts the VMs that a filter selects. TRUSTED ones are those that are nothing else.
-func (s *Store) countVMs(ctx context.Context, f api.MachineFilter, tenant string, now time.Time) (int, error) {
-	all, some := 0, 0
+func (s *Store) countVMs(ctx context.Context, f api.MachineFilter, tenant string, doubted list, now time.Time) (int, error) {
 	w := vmFilter(f, tenant, now)
+	all, not := 0, ``
 	trusted := slices.Contains(f.States, appraise.Trusted)
 	if len(f.States) == 0 || trusted {
-		if err := s.one(ctx, opTimeout, `SELECT COUNT(*) FROM results r`+w.text(), w.copied(), &all); err != nil || len(f.States) == 0 {
+		if err := s.one(ctx, opTimeout, `SELECT COUNT(*) FROM results r`+w.text(), w.args, &all); err != nil || len(f.States) == 0 {
 			return all, err
 		}
-		w.add(`NOT (` + w.stateIn(vmState, f.States) + `)`)
-	} else {
-		w.states(vmState, f.States)
+		not = `NOT `
 	}
-	err := s.one(ctx, opTimeout, `SELECT COUNT(*)`+doubtful+w.all(), w.args, &some)
+	some := 0
+	for _, from := range []string{byItself, ``} {
+		w, n, state := vmFilter(f, tenant, now), 0, `r.state`
+		if from == `` {
+			from, state = byOthers(w.arg(doubted)), vmState
+		}
+		w.add(not + w.stateIn(state, f.States))
+		if err := s.one(ctx, opTimeout, `SELECT COUNT(*)`+from+w.all(), w.args, &n); err != nil {
+			return 0, err
+		}
+		some += n
+	}
 	if trusted {
 		some = max(all-some, 0)
 	}
-	return some, err
+	return some, nil
 }
 
 const vmColumns = `SELECT ` + resultColumns + `, ` + vmState + `, COALESCE(o.name, ''), COALESCE(h.name, ''), COALESCE(h.report, ''), COALESCE(h.at, 0), COALESCE(h.expires, 0),
@@ -257,11 +287,25 @@ func (s *Store) Counts(ctx context.Context, tenant string, now time.Time) (hosts
 	if err != nil {
 		return nil, nil, err
 	}
-	w := vmFilter(api.MachineFilter{}, tenant, now)
-	if vms, err = count(`SELECT `+vmState+`, COUNT(*)`+doubtful+w.all()+` GROUP BY 1`, w.copied()...); err != nil {
+	doubted, err := s.doubtedHosts(ctx, now)
+	if err != nil {
 		return nil, nil, err
 	}
-	all, err := s.countVMs(ctx, api.MachineFilter{}, tenant, now)
+	vms = make(api.Counts)
+	for _, from := range []string{byItself, ``} {
+		w, state := vmFilter(api.MachineFilter{}, tenant, now), `r.state`
+		if from == `` {
+			from, state = byOthers(w.arg(doubted)), vmState
+		}
+		some, err := count(`SELECT `+state+`, COUNT(*)`+from+w.all()+` GROUP BY 1`, w.args...)
+		if err != nil {
+			return nil, nil, err
+		}
+		for st, n := range some {
+			vms[st] += n
+		}
+	}
+	all, err := s.countVMs(ctx, api.MachineFilter{}, tenant, doubted, now)
 	for state, n := range vms {
 		if state != appraise.Trusted {
 			all -= n

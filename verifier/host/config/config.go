@@ -12,6 +12,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -29,6 +30,8 @@ const (
 	maxToken   = 256 // bytes of an enrolment token
 	minTimeout = 100 * time.Millisecond
 	maxTimeout = 60 * time.Second
+
+	maxPerMinute = 1000 // VMs that may be ended
 )
 
 // Config is the whole configuration, as Load and Parse give it.
@@ -40,6 +43,7 @@ type Config struct {
 	Libvirt  Libvirt  `toml:"libvirt"`
 	VMs      VMs      `toml:"vms"`
 	Paths    Paths    `toml:"paths"`
+	Enforce  Enforce  `toml:"enforce"`
 	Custody  Custody  `toml:"custody"`
 }
 
@@ -85,10 +89,21 @@ type Custody struct {
 	Recovery string    `toml:"recovery"` // public recovery key, age1…
 }
 
+// Enforce says what may be done to VMs at all by the Verifier's policies.
+type Enforce struct {
+	Allow       []string `toml:"allow"`      // of Actions
+	PerMinute   int      `toml:"per_minute"` // VMs that may be shut down or destroyed
+	HoldUnknown bool     `toml:"hold_unknown"`
+}
+
+// Actions are what Enforce.Allow can name.
+func Actions() []string { return []string{"pause", "cut-network", "shutdown", "destroy", "start-gate"} }
+
 // Paths are the directories that hostd shares with the sidecars.
 type Paths struct {
 	Run   string `toml:"run"`
 	Store string `toml:"store"`
+	State string `toml:"state"` // what hostd itself remembers
 }
 
 // Defaults is what an empty file says. The selection sha256:0-10 is firmware, boot loader,
@@ -115,7 +130,8 @@ func Defaults() *Config {
 		VMs:     VMs{PCRs: all, Timeout: conf.Duration(5 * time.Second)},
 		// The state of Secure Boot and its keys: what changes with an attacker's boot and not with each update.
 		Custody: Custody{PCRs: Selection{{Alg: attest.SHA256, PCRs: []uint8{7}}}},
-		Paths:   Paths{Run: "/run/virt-attest", Store: "/var/lib/virt-attest/store"},
+		Paths:   Paths{Run: "/run/virt-attest", Store: "/var/lib/virt-attest/store", State: "/var/lib/virt-attest/hostd"},
+		Enforce: Enforce{PerMinute: 10},
 	}
 }
 
@@ -160,7 +176,7 @@ func (c *Config) Check(wrong func(key, format string, args ...any)) {
 	}
 	for _, p := range [][2]string{
 		{"tpm.device", c.TPM.Device}, {"tpm.socket", c.TPM.Socket}, {"logs.ima", c.Logs.IMA}, {"logs.boot", c.Logs.Boot},
-		{"logs.boot_id", c.Logs.BootID}, {"paths.run", c.Paths.Run}, {"paths.store", c.Paths.Store}, {"verifier.enrol_token", c.Verifier.EnrolToken},
+		{"logs.boot_id", c.Logs.BootID}, {"paths.run", c.Paths.Run}, {"paths.store", c.Paths.Store}, {"paths.state", c.Paths.State}, {"verifier.enrol_token", c.Verifier.EnrolToken},
 	} {
 		if p[1] != "" && !filepath.IsAbs(p[1]) {
 			wrong(p[0], "%q is not an absolute path", p[1])
@@ -172,11 +188,26 @@ func (c *Config) Check(wrong func(key, format string, args ...any)) {
 	if r := c.Custody.Recovery; r != "" && (!strings.HasPrefix(r, "age1") || len(r) > 4096) {
 		wrong("custody.recovery", "not a public recovery key (age1…)")
 	}
-	if c.Paths.Run == "" || c.Paths.Store == "" {
-		wrong("paths", "run and store are needed")
+	if c.Paths.Run == "" || c.Paths.Store == "" || c.Paths.State == "" {
+		wrong("paths", "run, store and state are needed")
 	}
+	c.checkEnforce(wrong)
 	if t := time.Duration(c.VMs.Timeout); t < minTimeout || t > maxTimeout {
 		wrong("vms.timeout", "%v is not between %v and %v", t, minTimeout, maxTimeout)
+	}
+}
+
+func (c *Config) checkEnforce(wrong func(key, format string, args ...any)) {
+	for _, a := range c.Enforce.Allow {
+		if !slices.Contains(Actions(), a) {
+			wrong("enforce.allow", "%q is not one of %s", a, strings.Join(Actions(), ", "))
+		}
+	}
+	if n := c.Enforce.PerMinute; n < 1 || n > maxPerMinute {
+		wrong("enforce.per_minute", "%d is not from 1 to %d", n, maxPerMinute)
+	}
+	if len(c.Enforce.Allow) > 0 && c.Libvirt.URI == "none" {
+		wrong("enforce.allow", "without libvirt nothing can be done to VMs")
 	}
 }
 

@@ -47,7 +47,7 @@ ima = "/l/ima"
 boot = "/l/boot"
 boot_id = "/l/id"
 [libvirt]
-uri = "none"
+uri = "qemu:///embed"
 metadata = false
 [vms]
 pcrs = "sha256:10"
@@ -55,6 +55,11 @@ timeout = "2s"
 [paths]
 run = "/r"
 store = "/s"
+state = "/t"
+[enforce]
+allow = ["pause", "start-gate"]
+per_minute = 3
+hold_unknown = true
 [custody]
 pcrs = "sha256:0,7"
 recovery = "age1x"
@@ -67,10 +72,11 @@ recovery = "age1x"
 		TPM: config.TPM{Socket: "/run/ptpm", PCRs: config.Selection{
 			{Alg: attest.SHA256, PCRs: []uint8{0, 2, 3, 4, 10}}, {Alg: attest.SHA384, PCRs: []uint8{7}}}},
 		Logs:    config.Logs{IMA: "/l/ima", Boot: "/l/boot", BootID: "/l/id"},
-		Libvirt: config.Libvirt{URI: "none"},
+		Libvirt: config.Libvirt{URI: "qemu:///embed"},
 		VMs:     config.VMs{PCRs: config.Selection{{Alg: attest.SHA256, PCRs: []uint8{10}}}, Timeout: conf.Duration(2 * time.Second)},
-		Paths:   config.Paths{Run: "/r", Store: "/s"},
+		Paths:   config.Paths{Run: "/r", Store: "/s", State: "/t"},
 		Custody: config.Custody{PCRs: config.Selection{{Alg: attest.SHA256, PCRs: []uint8{0, 7}}}, Recovery: "age1x"},
+		Enforce: config.Enforce{Allow: []string{"pause", "start-gate"}, PerMinute: 3, HoldUnknown: true},
 	}
 	if !reflect.DeepEqual(c, want) {
 		t.Errorf("got  %+v\nwant %+v", c, want)
@@ -79,21 +85,24 @@ recovery = "age1x"
 
 func TestParse_refuses_mistakes_and_names_them(t *testing.T) {
 	for text, want := range map[string]string{
-		"nmae = 'x'":                           "nmae",
-		"[tpm]\npcrs = 'sha1:0-10'":            "sha256, sha384 or sha512",
-		"[tpm]\npcrs = 'sha256:0-24'":          "from 0 to 23",
-		"[tpm]\npcrs = 'sha256:3,1'":           "ascending",
-		"[tpm]\npcrs = 'sha256:1+sha256:2'":    "twice",
-		"[tpm]\npcrs = ''":                     "BANK:PCRS",
-		"[tpm]\ndevice='/d'\nsocket='/s'":      "either device or socket",
-		"[tpm]\nsocket='relative'":             "absolute",
-		"[verifier]\nurl = 'http://plain'":     "neither unix",
-		"[verifier]\nurl = 'https://v'\nca=''": "https needs",
-		"[vms]\ntimeout = '0s'":                "vms.timeout",
-		"[vms]\ntimeout = 'soon'":              "soon",
-		"name = ''":                            "name",
-		"[paths]\nrun = ''":                    "paths",
-		"name = 'a\nb'":                        "name",
+		"nmae = 'x'":                                        "nmae",
+		"[tpm]\npcrs = 'sha1:0-10'":                         "sha256, sha384 or sha512",
+		"[tpm]\npcrs = 'sha256:0-24'":                       "from 0 to 23",
+		"[tpm]\npcrs = 'sha256:3,1'":                        "ascending",
+		"[tpm]\npcrs = 'sha256:1+sha256:2'":                 "twice",
+		"[tpm]\npcrs = ''":                                  "BANK:PCRS",
+		"[tpm]\ndevice='/d'\nsocket='/s'":                   "either device or socket",
+		"[enforce]\nallow=['kill']":                         "cut-network",
+		"[enforce]\nper_minute=0":                           "per_minute",
+		"[enforce]\nallow=['pause']\n[libvirt]\nuri='none'": "without libvirt",
+		"[tpm]\nsocket='relative'":                          "absolute",
+		"[verifier]\nurl = 'http://plain'":                  "neither unix",
+		"[verifier]\nurl = 'https://v'\nca=''":              "https needs",
+		"[vms]\ntimeout = '0s'":                             "vms.timeout",
+		"[vms]\ntimeout = 'soon'":                           "soon",
+		"name = ''":                                         "name",
+		"[paths]\nrun = ''":                                 "paths",
+		"name = 'a\nb'":                                     "name",
 	} {
 		if _, err := config.Parse([]byte(text)); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v", text, err)

@@ -128,6 +128,9 @@ func (m Memory) seen(now time.Time, f Facts) Memory {
 	if f.Epoch != 0 && m.Epoch != f.Epoch {
 		if m.Epoch != 0 { // a reset, or a reboot from inside: another boot, of which nothing is known
 			m.Gate, m.Since, m.Bad, m.BadFrom, m.Asked, m.Overrule = GateUndecided, now, "", time.Time{}, nil, ""
+			if m.Cut != nil { // be it a run that libvirt gave the same number: its links are set down again
+				m.Doing = api.ActLinkDown
+			}
 		}
 		m.Epoch = f.Epoch
 	}

@@ -17,6 +17,7 @@ const (
 	between      = 10 * time.Second // at least, from one act against a VM to the next, the gate's aside
 	tick         = time.Second      // for what waits for a time
 	callTime     = 15 * time.Second // for one call of libvirt, a sidecar or the Verifier
+	deliverTime  = time.Minute      // for a VM's secrets
 	tellRetry    = 5 * time.Second
 	rulesRetry   = 2 * time.Second
 	maxParallel  = 8 // VMs that are looked after at the same time

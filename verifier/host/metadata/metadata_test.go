@@ -250,7 +250,7 @@ func TestKeeper_overwrites_a_forged_verdict_and_has_the_VM_attested(t *testing.T
 
 func TestKeeper_shows_no_verdict_of_another_run(t *testing.T) {
 	s := newStand(t)
-	s.libvirt.live = `<attestation state="TRUSTED" report="of the saved state"><policy interval="30s"/></attestation>`
+	s.live = `<attestation state="TRUSTED" report="of the saved state"><policy interval="30s"/></attestation>`
 	s.k.Happened(vm1, lifecycle.Restored)
 	s.until("nothing of before", func(d Display) bool { return d.State == appraise.Pending && d.Report == "" })
 	if p := s.k.Policy(vm1); p.Interval != 30*time.Second {
@@ -281,11 +281,11 @@ func TestKeeper_writes_nothing_into_a_domain_that_does_not_take_part_and_says_so
 
 func TestKeeper_waits_for_a_domain_that_a_job_holds(t *testing.T) {
 	s := newStand(t)
-	s.libvirt.busy = true
+	s.busy = true
 	s.judged("one", appraise.Trusted, 1)
 	time.Sleep(100 * time.Millisecond)
 	s.libvirt.mu.Lock()
-	s.libvirt.busy = false
+	s.busy = false
 	s.libvirt.mu.Unlock()
 	s.until("later", func(d Display) bool { return d.Report == "one" })
 	time.Sleep(1500 * time.Millisecond)

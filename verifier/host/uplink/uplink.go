@@ -52,6 +52,9 @@ type Verifier interface {
 	Challenge(context.Context, api.ChallengeRequest) (*attest.Challenge, error)
 	EncodedEvidence(context.Context, []byte) (*api.EvidenceReply, error)
 	Activated(context.Context, api.Activated) error
+	Rules(context.Context, api.RulesRequest) (*api.Rules, error)
+	Acted(context.Context, api.Acted) error
+	Release(context.Context, api.ReleaseRequest) (*api.Release, error)
 	Close()
 }
 
@@ -65,6 +68,7 @@ type Uplink struct {
 	Domains *domains.Set
 	Token   func() (string, error) // a one-time enrolment token, "" for none; may be nil
 	Board   *verdicts.Board        // told of verdicts; may be nil
+	Rules   func(hash []byte)      // told whether the rules of this host's VMs have changed; may be nil
 	Log     *slog.Logger
 	State   func(string) // told in a few words how it goes; may be nil
 
@@ -193,6 +197,7 @@ func (u *Uplink) poll(ctx, run context.Context, v Verifier, id string, answers *
 			return err
 		}
 		u.schedule.set(p.Schedule, time.Now())
+		u.rulesAre(p.Schedule, p.Rules)
 		u.tellConnected()
 		if u.Board != nil && p.Cursor != "" {
 			u.Board.Update(p)
@@ -279,6 +284,7 @@ func (u *Uplink) hello(ctx context.Context, v Verifier) (string, error) {
 		return "", fmt.Errorf("the Verifier takes this host for %q, its TPM says %q", w.ID, id.ID)
 	}
 	u.schedule.set(w.Schedule, time.Now())
+	u.rulesAre(w.Schedule, w.Rules)
 	return id.ID, u.activate(ctx, v, attest.Nonce{}, w.Activation)
 }
 

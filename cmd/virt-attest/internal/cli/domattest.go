@@ -66,13 +66,13 @@ func (a *app) domtrustCmd() *cobra.Command {
 
 func (a *app) domPolicyCmd() *cobra.Command {
 	var scheme, interval, action, rims string
-	var config, clear bool
+	var config, none bool
 	cmd := &cobra.Command{
 		Use: "domattest-policy DOMAIN", Short: "Ask for more than the policies through a domain's metadata",
 		Long: "Shows or sets what a domain's metadata asks for beyond what the Verifier's policies say: more frequent attestations, a\n" +
 			"harder action, reference values that have to be among those of a verdict. Less can not be asked for.",
 		Args: exactArgs(1, "a domain"),
-		RunE: func(cmd *cobra.Command, args []string) error {
+		RunE: func(_ *cobra.Command, args []string) error {
 			element := "<policy"
 			for _, f := range [][2]string{{"scheme", scheme}, {"interval", interval}, {"action", action}, {"rim", rims}} {
 				if f[1] != "" && strings.ContainsAny(f[1], `<>&"'`) {
@@ -89,7 +89,7 @@ func (a *app) domPolicyCmd() *cobra.Command {
 			if config {
 				which = libvirt.DOMAIN_AFFECT_CONFIG
 			}
-			set := clear || element != "<policy/>"
+			set := none || element != "<policy/>"
 			return a.withDomain(args[0], !set, func(d *libvirt.Domain) error {
 				if set {
 					return writeNote(d, element, which)
@@ -105,7 +105,7 @@ func (a *app) domPolicyCmd() *cobra.Command {
 	f.StringVar(&action, "action", "", strings.Join(metadata.Actions(), ", "))
 	f.StringVar(&rims, "rim", "", "names of reference values, with commas")
 	f.BoolVar(&config, "config", false, "of the domain's definition, for its next start")
-	f.BoolVar(&clear, "clear", false, "ask for nothing")
+	f.BoolVar(&none, "clear", false, "ask for nothing")
 	for name, list := range map[string][]string{"scheme": {"sepa", "hypa"}, "action": metadata.Actions()} {
 		_ = cmd.RegisterFlagCompletionFunc(name, words(list...))
 	}

@@ -9,6 +9,7 @@ import (
 	"libvirt.org/go/libvirt"
 
 	"virt-attest/attest"
+	"virt-attest/cmd/virt-attest/internal/hostcheck"
 	"virt-attest/internal/custody"
 	"virt-attest/internal/domainxml"
 )
@@ -44,12 +45,27 @@ func (a *app) redefineAll(args []string, enable bool) error {
 		return err
 	}
 	defer func() { _, _ = c.Close() }()
-	for _, arg := range args {
-		if err := a.redefine(c, arg, enable); err != nil {
-			return err
+	var first error
+	for _, arg := range args { // one that cannot be done keeps no other one from it
+		err := a.redefine(c, arg, enable)
+		if err != nil && first != nil {
+			_, _ = fmt.Fprintf(a.err, "virt-attest: %v\n", err)
+		} else if err != nil {
+			first = err
 		}
 	}
-	return nil
+	if enable && first == nil {
+		a.unready()
+	}
+	return first
+}
+
+// unready says what a domain of this host's own libvirt would not start without.
+func (a *app) unready() {
+	hook := "/" + hostcheck.HookDir + "/" + hostcheck.HookName
+	if st, err := os.Stat(hook); a.conf.Libvirt.URI == defaultURI && (err != nil || st.Mode().Perm()&0o111 == 0) {
+		a.remark("libvirt does not run the hook %s: such a domain does not start. As root: virt-attest host-setup", hook)
+	}
 }
 
 // redefine changes one domain's persistent definition and moves its vTPM state along: the state

@@ -119,7 +119,7 @@ func (a *app) showHost(i *hostInformation) error {
 	line("VMs", dash(strings.Join(counts, ", ")))
 	r := i.Result
 	r.Name, r.Host = i.Name, i.ID
-	return a.showInfo(&information{r, i.Settings})
+	return a.showInfo(&information{Result: r, Settings: i.Settings})
 }
 
 func (a *app) hostAttestCmd() *cobra.Command {

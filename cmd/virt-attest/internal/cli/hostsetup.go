@@ -47,7 +47,7 @@ func (a *app) hostSetup(ctx context.Context, f setupFlags) error {
 	if os.Geteuid() != 0 && !f.DryRun {
 		return fail(exitUsage, "setting a host up needs root; --dry-run tells what would be done")
 	}
-	f.Options.Verifier = a.verifier
+	f.Verifier = a.verifier
 	var err error
 	if f.Token, err = a.enrolToken(f.tokenFrom); err != nil {
 		return err

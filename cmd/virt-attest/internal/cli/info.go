@@ -23,6 +23,7 @@ func (a *app) vmCommands() []*cobra.Command {
 type information struct {
 	appraise.Result
 	Settings *api.Settings `json:"settings,omitempty"`
+	Actions  []api.Event   `json:"actions,omitempty"` // what its host did to it last, newest first
 }
 
 func (a *app) infoCmd() *cobra.Command {
@@ -32,7 +33,11 @@ func (a *app) infoCmd() *cobra.Command {
 			if err != nil {
 				return asked(err)
 			}
-			return a.showInfo(&information{m.result, settings})
+			actions, err := client.Events(ctx, api.EventFilter{Kinds: []string{api.EventAction}, Machine: m.id, Newest: true, Limit: lastActions})
+			if err != nil {
+				return asked(err)
+			}
+			return a.showInfo(&information{m.result, settings, actions})
 		})
 }
 
@@ -79,6 +84,9 @@ func (a *app) showInfo(i *information) error {
 	line("Tenant", i.Settings.Tenant)
 	if s := i.Settings.Suspended; s != nil {
 		line("Suspended", strings.TrimSpace("by "+s.By+", "+since(s.Since)+" "+s.Reason))
+	}
+	for _, e := range i.Actions {
+		line("Action", e.Time.Local().Format("2006-01-02 15:04:05")+" "+e.Text)
 	}
 	if len(r.Reasons) > 0 {
 		a.printf("Reasons:\n")

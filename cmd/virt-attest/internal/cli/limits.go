@@ -13,6 +13,7 @@ const (
 	maxAttests  = 64               // hosts asked at the same time
 	localTime   = 5 * time.Second  // for one vTPM of this host
 	extraTime   = 90 * time.Second // beyond an attestation's own, for a VM that is asked directly and its log
+	lastActions = 5                // of its host on a VM, that info shows
 	completing  = 2 * time.Second
 	jobPoll     = 300 * time.Millisecond // between two looks at deferred work
 	jobPollMost = 3 * time.Second

@@ -142,9 +142,9 @@ func (a *app) ear(ctx context.Context, client *api.Client, m *machine, f reportF
 
 func (a *app) historyCmd() *cobra.Command {
 	last := 0
-	cmd := a.machineVerb("history DOMAIN", "Show how a machine's state changed, newest first",
+	cmd := a.machineVerb("history DOMAIN", "Show how a machine's state changed and what was done to it, newest first",
 		func(ctx context.Context, client *api.Client, m *machine) error {
-			events, err := client.Events(ctx, api.EventFilter{Kinds: []string{api.EventVerdict}, Machine: m.id, Newest: true, Limit: last})
+			events, err := client.Events(ctx, api.EventFilter{Kinds: []string{api.EventVerdict, api.EventAction}, Machine: m.id, Newest: true, Limit: last})
 			if err != nil {
 				return asked(err)
 			}
@@ -167,6 +167,9 @@ var historyColumns = []column[api.Event]{
 	{"Host", true, func(e api.Event) string { return dash(e.Host) }},
 	{"Report", true, func(e api.Event) string { return dash(e.Report) }},
 	{"Reason", false, func(e api.Event) string {
+		if e.Kind == api.EventAction {
+			return e.Text
+		}
 		if len(e.Reasons) == 0 {
 			return "-"
 		}

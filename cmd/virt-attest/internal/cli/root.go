@@ -69,7 +69,7 @@ func splitVerb(args []string, takesValue func(flag string) bool) []string {
 			}
 			continue
 		}
-		for _, noun := range []string{"rim", "host", "custody", "policy", "alert", "token", "webhook", "config", "export"} {
+		for _, noun := range []string{"rim", "host", "custody", "policy", "secret", "alert", "token", "webhook", "config", "export"} {
 			if verb, ok := strings.CutPrefix(args[i], noun+"-"); ok {
 				return slices.Concat(args[:i], []string{noun, verb}, args[i+1:])
 			}
@@ -141,7 +141,7 @@ func (a *app) addCommands(root *cobra.Command) {
 	}{
 		{"machines", "Machines and their verdicts:", append(a.vmCommands(), a.verifyCmd())},
 		{"domains", "Domains:", []*cobra.Command{a.enableCmd(), a.disableCmd(), a.domattestCmd(), a.domtrustCmd(), a.domPolicyCmd(), a.unenrollCmd(), a.rebaselineCmd(), a.tenantCmd(), a.custodyCmd()}},
-		{"rules", "What machines should be, and hosts:", []*cobra.Command{a.rimCmd(), a.policyCmd(), a.hostCmd()}},
+		{"rules", "What machines should be, and hosts:", []*cobra.Command{a.rimCmd(), a.policyCmd(), a.secretCmd(), a.hostCmd()}},
 		{"events", "What happens:", []*cobra.Command{a.eventCmd(), a.alertCmd(), a.webhookCmd()}},
 		{"service", "The Verifier and who uses it:", []*cobra.Command{a.tokenCmd(), a.loginLinkCmd(), a.auditCmd(), a.keysCmd(), a.exportCmd(), a.doctorCmd(), a.configCmd()}},
 	} {

@@ -56,7 +56,7 @@ func (s *Setup) settings(ctx context.Context) {
 				return err
 			}
 		}
-		if err := s.write(settingsFile, text, 0o644); err != nil {
+		if err := s.write(settingsFile, text); err != nil {
 			return err
 		}
 		s.restart = true // at once, so that what is told of the enrolment is of this Verifier
@@ -150,7 +150,7 @@ func (s *Setup) device(ctx context.Context) {
 	}
 	s.do("access to the TPM", "hostd's unit lets it open no other device than "+c.TPM.Device+" with this", func() error {
 		s.restart = true
-		if err := s.write(deviceFile, text, 0o644); err != nil {
+		if err := s.write(deviceFile, text); err != nil {
 			return err
 		}
 		return s.run(ctx, "systemctl", "daemon-reload")
@@ -167,7 +167,8 @@ func (s *Setup) enrolment(ctx context.Context) {
 	for end := time.Now().Add(settle); f.Result == hostcheck.Fail && time.Now().Before(end) && ctx.Err() == nil; f = s.Host.Check(ctx, "the enrolment") {
 		time.Sleep(settle / 20)
 	}
-	ek, _ := strings.CutPrefix(s.Host.Check(ctx, "the physical TPM").Text, "EK ")
+	said := s.Host.Check(ctx, "the physical TPM").Text
+	ek := said[strings.LastIndexByte(said, ' ')+1:]
 	c, err := s.Host.Config()
 	if f.Result == hostcheck.Fail && strings.Contains(f.Text, "approval") && err == nil {
 		s.tell(ByHand, f.Check, "%s. Where the Verifier is operated, compare the key and approve it:\n    virt-attest host approve %s --ek-sha256 %s", f.Text, c.Name, ek)

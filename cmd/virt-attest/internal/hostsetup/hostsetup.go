@@ -88,11 +88,11 @@ func (s *Setup) say(f hostcheck.Finding) {
 // repair does work where a check does not pass, and tells how it ended. why says what it is good for.
 func (s *Setup) repair(ctx context.Context, name, why string, work func() error) {
 	f := s.Host.Check(ctx, name)
-	switch {
-	case f.Result == hostcheck.Pass:
+	switch f.Result {
+	case hostcheck.Pass:
 		s.tell(There, name, "%s", f.Text)
 		return
-	case f.Result == hostcheck.Skip:
+	case hostcheck.Skip:
 		s.tell(ByHand, name, "cannot be looked at: %s", f.Text)
 		return
 	}
@@ -136,12 +136,12 @@ func (s *Setup) ours(name string) (ours, there bool) {
 func (s *Setup) path(name string) string { return filepath.Join(s.Host.Root, name) }
 
 // write puts a file of ours in place, at once and whole.
-func (s *Setup) write(name, text string, mode os.FileMode) error {
+func (s *Setup) write(name, text string) error {
 	path := s.path(name)
 	if ours, there := s.ours(name); there && !ours {
 		return fmt.Errorf("%s is somebody else's; add to it:\n%s", path, text)
 	}
-	return replace(path, []byte(Mark+text), mode)
+	return replace(path, []byte(Mark+text), 0o644)
 }
 
 // replace writes a file beside path and renames it. Its directory is made where it is missing.

@@ -47,7 +47,7 @@ func (s *Setup) group(ctx context.Context) error {
 	}
 	for line := range strings.Lines(string(b)) {
 		if f := strings.Split(line, ":"); len(f) > 2 && f[2] == gid {
-			if err := s.write(groupFile, "[Service]\nSupplementaryGroups=\nSupplementaryGroups="+f[0]+"\n", 0o644); err != nil {
+			if err := s.write(groupFile, "[Service]\nSupplementaryGroups=\nSupplementaryGroups="+f[0]+"\n"); err != nil {
 				return err
 			}
 			return s.run(ctx, "systemctl", "daemon-reload")
@@ -115,10 +115,10 @@ func (s *Setup) confinement(ctx context.Context) {
 			}
 		}
 		profile := s.path("etc/apparmor.d/usr.bin.swtpm")
-		if _, err := os.Stat(profile); err != nil || s.Host.Check(ctx, name).Result == hostcheck.Pass {
+		if _, err := os.Stat(profile); errors.Is(err, fs.ErrNotExist) || s.Host.Check(ctx, name).Result == hostcheck.Pass {
 			return nil
 		}
-		if err := s.write(swtpmFile, swtpmRules, 0o644); err != nil {
+		if err := s.write(swtpmFile, swtpmRules); err != nil {
 			return err
 		}
 		return s.run(ctx, "apparmor_parser", "-r", profile)
@@ -132,7 +132,7 @@ func (s *Setup) rule(ctx context.Context) error {
 			return s.run(ctx, s.path(ruleAdder), "add")
 		}
 	}
-	return s.write(s.ruleFile(), qemuRules, 0o644)
+	return s.write(s.ruleFile(), qemuRules)
 }
 
 // ruleFile is where libvirt's abstraction takes in additions: a directory since libvirt 9.6, before that one file.

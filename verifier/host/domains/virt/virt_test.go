@@ -103,7 +103,12 @@ func TestNotes_are_of_the_running_domain_and_tell_of_changes(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error, 1)
 	go func() { done <- s.Follow(ctx) }()
-	defer func() { cancel(); <-done }()
+	defer func() {
+		cancel()
+		if err := <-done; err != nil {
+			t.Error(err)
+		}
+	}()
 	eventually(t, "connected", func() bool { return len(set.List()) == 1 })
 	vm := set.List()[0].UUID
 	n := &virt.Notes{URI: uri, Namespace: space, Key: "attest"}

@@ -77,7 +77,7 @@ func Must(t testing.TB, err error) {
 // Write makes a file, with its directories.
 func (w *World) Write(name, text string, mode os.FileMode) {
 	w.T.Helper()
-	Must(w.T, os.MkdirAll(filepath.Dir(w.Path(name)), 0o755))
+	Must(w.T, os.MkdirAll(filepath.Dir(w.Path(name)), 0o755)) //nolint:gosec // as on a host
 	Must(w.T, os.WriteFile(w.Path(name), []byte(text), mode))
 	Must(w.T, os.Chmod(w.Path(name), mode))
 }
@@ -109,7 +109,7 @@ func Good(t testing.TB, socket string) *World {
 	w.Write("sys/kernel/security/ima/binary_runtime_measurements", string(m.IMA.Data), 0o440)
 	w.Write("sys/kernel/security/tpm0/binary_bios_measurements", string(m.Boot), 0o440)
 	for dir, mode := range map[string]os.FileMode{"run/virt-attest": 0o755, "run/virt-attest-swtpm": 0o711, "var/lib/virt-attest/vtpm": 0o711, "var/lib/virt-attest/store": 0o755, "var/lib/virt-attest/ca": 0o700} {
-		Must(t, os.MkdirAll(w.Path(dir), 0o755))
+		Must(t, os.MkdirAll(w.Path(dir), 0o755)) //nolint:gosec // as on a host
 		w.Chmod(dir, mode)
 	}
 	for _, u := range []string{"sidecar", "swtpm", "manufacture"} {
