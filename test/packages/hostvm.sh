@@ -50,7 +50,9 @@ kernel=$(find "$base/boot" -name 'vmlinuz-*' | sort | tail -n 1)
 initrd=$(find "$base/boot" -name 'initrd.img-*' | sort | tail -n 1)
 echo "reference values of what Debian's packages have put there"
 bin/virt-attest -q rim create host --progress none --rootfs "$base" --initramfs "$initrd" --exclude '/etc/**' --exclude '/var/**' --exclude '/boot/**' --exclude '/root/**' \
-	--allow-violations --file "$work/host.json"
+	--file "$work/host.json"
+# The policy tcb measures whatever root reads, also what is being written.
+sed -i 's/"violations": "fail"/"violations": "warn"/' "$work/host.json"
 
 # What differs from host to host, and the machine's work, as one more tree.
 tree=$work/tree

@@ -72,7 +72,8 @@ title "the host enrols"
 soon 60 sh -c "virt-attest host list | grep -q $name"
 ek=$(virt-attest-hostd -identity | grep -oE '[0-9a-f]{64}' | head -n 1)
 run virt-attest host approve "$name" --ek-sha256 "$ek"
-soon 60 sh -c "virt-attest attest --host || [ \$? = 5 ]"
+# Not TRUSTED yet: without reference values, and with files that were written while they were measured.
+soon 60 sh -c "virt-attest attest --host; case \$? in 0 | 1 | 5) true ;; *) false ;; esac"
 if [ "$kind" = vm ]; then
 	run virt-attest rim create host --base "$dir/host.json" --boot-log /sys/kernel/security/tpm0/binary_bios_measurements
 	rims='host virt-attest virt-attest-host virt-attest-verifier'
