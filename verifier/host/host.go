@@ -47,6 +47,9 @@ import (
 	"virt-attest/verifier/host/verdicts"
 )
 
+// settleTime is how long a hostd that begins waits for libvirt before it tells which VMs there are.
+const settleTime = 3 * time.Second
+
 // Exit codes, as of all programs of virt-attest.
 const (
 	exitOK     = 0
@@ -137,9 +140,14 @@ func (d *hostd) serve(ctx context.Context, c *config.Config, notify *notifier) (
 	if c.Libvirt.URI != "none" {
 		libvirt := d.libvirt(c, p, g, parts)
 		g.Go(func() error { return libvirt.Follow(parts) })
+	} else {
+		p.set.SetLibvirt(nil)
 	}
 	g.Go(func() error { return p.life.Run(parts) })
-	g.Go(func() error { return p.uplink.Run(parts) })
+	g.Go(func() error {
+		p.set.Settle(parts, settleTime) // or the Verifier would hear that all VMs have gone
+		return p.uplink.Run(parts)
+	})
 	g.Go(func() error { return p.keeper.Run(parts) })
 	g.Go(func() error { return config.Watch(parts, c.Verifier.Files, p.uplink.Reconnect) })
 	g.Go(func() error {

@@ -7,8 +7,10 @@
 package domains
 
 import (
+	"context"
 	"slices"
 	"sync"
+	"time"
 
 	"virt-attest/attest"
 )
@@ -28,13 +30,19 @@ type Set struct {
 	sidecars []attest.UUID
 	software []attest.Software
 	waiting  []chan struct{}
+	heard    struct{ libvirt, sidecars bool } // which source has spoken
+	settled  chan struct{}                    // closed when both have; nil: nobody waits
 }
 
 // SetLibvirt replaces what libvirt says; nil means that libvirt is not there.
-func (s *Set) SetLibvirt(list []Domain) { s.update(func() { s.libvirt = list }) }
+func (s *Set) SetLibvirt(list []Domain) {
+	s.update(func() { s.libvirt, s.heard.libvirt = list, true })
+}
 
 // SetSidecars replaces the list of sidecars.
-func (s *Set) SetSidecars(list []attest.UUID) { s.update(func() { s.sidecars = list }) }
+func (s *Set) SetSidecars(list []attest.UUID) {
+	s.update(func() { s.sidecars, s.heard.sidecars = list, true })
+}
 
 // SetSoftware replaces what libvirt says of itself and of QEMU.
 func (s *Set) SetSoftware(list []attest.Software) { s.update(func() { s.software = list }) }
@@ -51,6 +59,10 @@ func (s *Set) update(f func()) {
 	defer s.mu.Unlock()
 	before := s.merge()
 	f()
+	if s.settled != nil && s.heard.libvirt && s.heard.sidecars {
+		close(s.settled)
+		s.settled = nil
+	}
 	if slices.Equal(before, s.merge()) {
 		return
 	}
@@ -58,6 +70,26 @@ func (s *Set) update(f func()) {
 		close(c)
 	}
 	s.waiting = nil
+}
+
+// Settle waits until both sources have said what there is or that they are not there, for the given time at most: whoever tells a list before
+// that tells that VMs are gone that are not.
+func (s *Set) Settle(ctx context.Context, atMost time.Duration) {
+	s.mu.Lock()
+	if s.heard.libvirt && s.heard.sidecars {
+		s.mu.Unlock()
+		return
+	}
+	if s.settled == nil {
+		s.settled = make(chan struct{})
+	}
+	both := s.settled
+	s.mu.Unlock()
+	select {
+	case <-ctx.Done():
+	case <-both:
+	case <-time.After(atMost):
+	}
 }
 
 // Changed gives a channel that is closed when the list changes next.

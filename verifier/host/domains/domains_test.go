@@ -65,6 +65,23 @@ func TestSet_tells_changes_and_only_changes(t *testing.T) {
 	}
 }
 
+// A hostd that is restarted would tell the Verifier otherwise that all its VMs have gone, and their verdicts would end.
+func TestSettle_waits_for_libvirt_and_sidecars_and_not_for_ever(t *testing.T) {
+	var s domains.Set
+	done := make(chan struct{})
+	go func() { s.Settle(t.Context(), time.Minute); close(done) }()
+	s.SetSidecars(nil)
+	select {
+	case <-done:
+		t.Fatal("libvirt has not been heard")
+	case <-time.After(20 * time.Millisecond):
+	}
+	s.SetLibvirt(nil) // it is not there
+	<-done
+	s.Settle(t.Context(), time.Minute)
+	new(domains.Set).Settle(t.Context(), time.Millisecond)
+}
+
 const xmlTPM = `<domain type='kvm' id='3'><name>vm</name><devices>%s</devices></domain>`
 
 func TestOptedIn_takes_only_an_external_TPM_at_the_VMs_own_place(t *testing.T) {

@@ -6,6 +6,8 @@ import (
 	"regexp"
 	"slices"
 	"strings"
+
+	"virt-attest/internal/domainxml"
 )
 
 const (
@@ -40,7 +42,7 @@ func interfaces(domain string) ([]netif, error) {
 			} `xml:"link"`
 		} `xml:"devices>interface"`
 	}
-	if err := xml.Unmarshal([]byte(domain), &d); err != nil {
+	if err := xml.NewDecoder(domainxml.OneColon(strings.NewReader(domain))).Decode(&d); err != nil {
 		return nil, err
 	}
 	if len(d.Interfaces) > maxInterfaces {
