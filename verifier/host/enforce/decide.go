@@ -45,7 +45,8 @@ const (
 type Memory struct {
 	Run   string    `json:"run"`
 	Epoch uint64    `json:"epoch"`
-	Since time.Time `json:"since"` // the run was seen first
+	Since time.Time `json:"since"`           // the run was seen first
+	Early bool      `json:"early,omitempty"` // then libvirt was still starting it: how it began is to be seen
 
 	Gate     Gate      `json:"gate,omitempty"`
 	GateFrom time.Time `json:"gate_from,omitzero"`
@@ -120,10 +121,13 @@ func decide(now time.Time, f Facts, m Memory, allow Allowed) (step *Step, next M
 // seen brings the memory to the run that is now.
 func (m Memory) seen(now time.Time, f Facts) Memory {
 	if m.Run != f.Run {
-		m = Memory{Run: f.Run, Epoch: f.Epoch, Since: now}
+		m = Memory{Run: f.Run, Epoch: f.Epoch, Since: now, Early: f.Paused && !f.Booted}
 		if f.Booted {
 			m.Gate = GateUndecided
 		}
+	}
+	if m.Early && f.Booted {
+		m.Early, m.Gate, m.Since = false, GateUndecided, now
 	}
 	if f.Epoch != 0 && m.Epoch != f.Epoch {
 		if m.Epoch != 0 { // a reset, or a reboot from inside: another boot, of which nothing is known

@@ -368,6 +368,21 @@ func TestDecide_does_what_the_policy_says_when_the_Verifier_is_away(t *testing.T
 	p.settle("and is", "link-up trusted r1", "gate-open trusted r1")
 }
 
+// libvirt shows a domain as paused while it starts it. Whoever looks then must not take it for one that was restored.
+func TestDecide_gates_a_VM_that_was_seen_first_while_it_was_being_started(t *testing.T) {
+	p := gated(t, policy.KeepPaused)
+	p.f.Booted, p.f.Paused = false, true
+	p.settle("it is being started, or restored")
+	p.after(time.Minute)
+	p.f.Booted, p.f.Paused = true, false
+	p.settle("it was started", "link-down start")
+	q := gated(t, policy.KeepPaused)
+	q.f.Booted = false
+	q.settle("it ran already")
+	q.f.Booted = true
+	q.settle("and is left alone")
+}
+
 func TestDecide_gates_boots_only_and_rules_that_come_in_time(t *testing.T) {
 	p := gated(t, policy.KeepPaused)
 	p.f.Booted = false

@@ -90,7 +90,8 @@ type Keeper struct {
 type ward struct {
 	dirty, busy bool
 	at          time.Time // to look again
-	began       bool      // its start was seen
+	began       bool      // its start was seen, and not which run that was
+	booted      string    // the run whose start was seen
 	delivered   string    // run and secrets that it has
 	tried       string    // verdict by which a delivery was tried last
 }
@@ -256,8 +257,13 @@ func (k *Keeper) facts(ctx context.Context, vm attest.UUID) (f Facts, d Domain, 
 	} else if k.conf.HoldUnknown {
 		f.Rule = &api.Rule{Machine: vm, Action: "report", Undo: true, Gate: true, Limit: ruleTime, Otherwise: "release", Links: "as-defined"}
 	}
+	w := k.vms[vm]
+	if w.began && d.Run != "" {
+		w.began, w.booted = false, d.Run
+	}
+	seen := d.Run != "" && w.booted == d.Run
 	_, known := k.state.VMs[vm]
-	f.Booted = d.Booted && (known || !k.fresh || k.vms[vm].began) // what ran when hostd was installed is not cut off for a start
+	f.Booted = seen || d.Booted && (known || !k.fresh) // what ran when hostd was installed is not cut off for a start
 	return f, d, nil
 }
 
