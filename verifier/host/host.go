@@ -173,6 +173,8 @@ func (d *hostd) libvirt(c *config.Config, p *parts, g *group, ctx context.Contex
 	notes := &virt.Notes{URI: c.Libvirt.URI, Namespace: metadata.Namespace, Key: metadata.Key}
 	m := &metadata.Keeper{Notes: notes, Gone: virt.ErrNoDomain, Board: p.board, Domains: p.set, Tell: p.life.Tell, Log: d.log}
 	p.life.Asked, p.life.Moved = m.Asked, m.Moved
+	m.Asks = func(vm attest.UUID) { p.keeper.Changed(vm, false) }
+	p.keeper.Ask(func(vm attest.UUID) string { return m.Policy(vm).Action })
 	s.Notes, s.Noted, s.Listed = metadata.Namespace, m.Noted, m.All
 	s.Happened = func(vm attest.UUID, what lifecycle.Kind) {
 		m.Happened(vm, what)

@@ -14,6 +14,7 @@ import (
 	"virt-attest/internal/sidecarproto"
 	"virt-attest/verifier/api"
 	"virt-attest/verifier/host/verdicts"
+	"virt-attest/verifier/policy"
 )
 
 // Hypervisor is libvirt as far as VMs are acted on.
@@ -65,7 +66,8 @@ type Config struct {
 	VMs         func() []attest.UUID // with a sidecar
 	Verifier    Verifier
 	Board       *verdicts.Board
-	State       string // path of the state file
+	State       string                   // path of the state file
+	Asked       func(attest.UUID) string // the action that the domain itself asks for, "" none; may be nil
 	Log         *slog.Logger
 }
 
@@ -95,6 +97,9 @@ type ward struct {
 	delivered   string    // run and secrets that it has
 	tried       string    // verdict by which a delivery was tried last
 }
+
+// Ask names who knows what domains ask for themselves, before Run.
+func (k *Keeper) Ask(asked func(attest.UUID) string) { k.conf.Asked = asked }
 
 // New makes a Keeper, with what an earlier one left.
 func New(c Config) (*Keeper, error) {
@@ -250,9 +255,14 @@ func (k *Keeper) facts(ctx context.Context, vm attest.UUID) (f Facts, d Domain, 
 	if v, ok := k.conf.Board.Latest(vm); ok {
 		f.Verdict = &Verdict{State: v.State, Epoch: v.Epoch, Report: v.Report, Made: v.MadeAt(), Expires: v.ExpiresAt()}
 	}
+	asked := ""
+	if k.conf.Asked != nil {
+		asked = k.conf.Asked(vm)
+	}
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if r, ok := k.state.Rules[vm]; ok {
+		r.Action = harder(r.Action, asked)
 		f.Rule = &r
 	} else if k.conf.HoldUnknown {
 		f.Rule = &api.Rule{Machine: vm, Action: "report", Undo: true, Gate: true, Limit: ruleTime, Otherwise: "release", Links: "as-defined"}
@@ -265,6 +275,15 @@ func (k *Keeper) facts(ctx context.Context, vm attest.UUID) (f Facts, d Domain, 
 	_, known := k.state.VMs[vm]
 	f.Booted = seen || d.Booted && (known || !k.fresh) // what ran when hostd was installed is not cut off for a start
 	return f, d, nil
+}
+
+// harder gives the action that takes more from a VM. Whoever may change a domain may ask for more than its policy and not for less.
+func harder(policed, asked string) string {
+	order := []string{policy.Report, policy.Pause, policy.CutNetwork, policy.Shutdown, policy.Destroy}
+	if slices.Index(order, asked) > slices.Index(order, policed) {
+		return asked
+	}
+	return policed
 }
 
 // epoch asks which run of the vTPM this is; 0: not known.

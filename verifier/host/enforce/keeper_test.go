@@ -44,6 +44,7 @@ type world struct {
 	changed func(attest.UUID, bool)
 	board   *verdicts.Board
 	state   string
+	asked   func(attest.UUID) string
 	allow   Allowed
 }
 
@@ -156,6 +157,9 @@ func (w *world) hostd() (k *Keeper, stop func()) {
 		VMs: func() []attest.UUID { return []attest.UUID{vm} }, Dial: func(context.Context, attest.UUID) (Sidecar, error) { return w, nil }})
 	if err != nil {
 		w.Fatal(err)
+	}
+	if w.asked != nil {
+		k.Ask(w.asked)
 	}
 	ctx, cancel := context.WithCancel(w.Context())
 	done := make(chan error, 1)
@@ -326,5 +330,24 @@ func TestKeeper_brings_secrets_once_for_a_run_and_only_to_a_trusted_VM(t *testin
 	files("trusted after a reboot", 2)
 	if len(w.did) != 0 {
 		t.Errorf("%v", w.did)
+	}
+}
+
+// An operator who has only virsh asks for an action in the domain's metadata; it may be harder than the policy's and never milder.
+func TestKeeper_does_what_a_domain_asks_for_where_that_is_harder_than_its_policy(t *testing.T) {
+	w := newWorld(t, policy.Report)
+	asked := make(chan string, 1)
+	asked <- policy.Pause
+	w.asked = func(attest.UUID) string { a := <-asked; asked <- a; return a }
+	k, stop := w.hostd()
+	defer stop()
+	w.verdict(appraise.Untrusted, "aa")
+	w.until("asked for", "pause")
+	<-asked
+	asked <- ""
+	k.Changed(vm, false)
+	w.until("asked for no more", "pause", "resume")
+	if got := harder(policy.Shutdown, policy.Pause); got != policy.Shutdown {
+		t.Errorf("a domain talks itself out of it: %s", got)
 	}
 }

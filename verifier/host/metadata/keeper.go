@@ -39,6 +39,7 @@ type Keeper struct {
 	Domains *domains.Set
 	Tell    func(vm attest.UUID, what lifecycle.Kind, scheme attest.Scheme)
 	Log     *slog.Logger
+	Asks    func(vm attest.UUID) // told when the action that a domain asks for is another one; may be nil
 
 	once  sync.Once
 	mu    sync.Mutex
@@ -53,6 +54,7 @@ type state struct {
 	written  string // by us; "": not yet
 	live     Policy
 	config   Policy
+	action   string    // that Asks was told of
 	since    time.Time // the run began
 	epoch    uint64    // of the run, 0 where nobody has told
 	asked    time.Time // by a request that has no answer yet
@@ -336,6 +338,10 @@ func (k *Keeper) take(vm attest.UUID, text string) (write string, since time.Tim
 	same := s.written != "" && canonical(text) == canonical(s.written)
 	if !same && text != "" {
 		k.read(vm, s, text)
+	}
+	if a := s.live.Stricter(s.config).Action; a != s.action && k.Asks != nil {
+		s.action = a
+		k.Asks(vm)
 	}
 	k.answered(vm, s)
 	if !s.asked.IsZero() || !k.enabled(vm) && s.problem == "" {
