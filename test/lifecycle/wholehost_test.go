@@ -28,7 +28,7 @@ func (b *bench) newer() string {
 	tree, err := lab.MakeTree(b.ctx, repo, dir)
 	b.check(err)
 	for file, program := range map[string]string{
-		"usr/bin/virt-attest": "virt-attest", "usr/sbin/virt-attest-hostd": "virt-attest-hostd", "etc/libvirt/hooks/qemu.d/50-virt-attest": "virt-attest-hook",
+		"usr/bin/virt-attest": "virt-attest", "usr/sbin/virt-attest-hostd": "virt-attest-hostd", "usr/sbin/virt-attest-hook": "virt-attest-hook",
 		"usr/libexec/virt-attest/virt-attest-sidecar": "virt-attest-sidecar",
 	} {
 		cmd := exec.CommandContext(b.ctx, "go", "build", "-trimpath", "-tags", "libvirt_dlopen", "-ldflags", "-s -w -X virt-attest/internal/version.Version=the-next-one",

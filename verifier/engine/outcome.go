@@ -168,7 +168,7 @@ func overtaken(r *appraise.Result) bool {
 		switch why.Code {
 		case appraise.CodeExpired:
 			found = true
-		case appraise.CodeHostNotTrusted:
+		case appraise.CodeHostNotTrusted, appraise.CodeNoReference: // nothing that an answer has shown
 		default:
 			return false
 		}
