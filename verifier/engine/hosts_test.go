@@ -194,8 +194,11 @@ func TestPoll_that_finds_nothing_reads_nothing_the_second_time(t *testing.T) {
 	r := w.start()
 	h := newHost(t, w.service, "host1")
 	w.admit(h)
-	_, _, err := r.Poll(t.Context(), "", api.PollRequest{Host: h.ID()})
-	must(t, err)
+	for range 5 { // what is told of its enrolment has come by the last of them
+		_, _, err := r.Poll(t.Context(), "", api.PollRequest{Host: h.ID()})
+		must(t, err)
+		time.Sleep(100 * time.Millisecond)
+	}
 	r.kill() // every read fails from now on
 	p, _, err := r.Poll(context.WithoutCancel(t.Context()), "", api.PollRequest{Host: h.ID()})
 	if err != nil || len(p.Challenges) != 0 || p.Schedule == nil {

@@ -61,7 +61,9 @@ func (a *appraisal) appraise(ctx context.Context, l *link.Linked, id evaluate.Id
 	if err := a.held(ctx, o, l); err != nil {
 		return nil, err
 	}
-	a.advances(o, l, out, pasts)
+	if !late { // a state goes with its verdict: one that is ahead of the verdict on record would keep that from being appraised again
+		a.advances(o, l, out, pasts)
+	}
 	if out.Host.Result.State == appraise.Trusted {
 		a.identities(o, l, id, known)
 	}
