@@ -78,8 +78,11 @@ func (p *person) text() string {
 // turnsTrusted waits until the page says of the VM that it is TRUSTED.
 func (p *person) turnsTrusted() {
 	for end := time.Now().Add(30 * time.Second); p.err == nil; time.Sleep(500 * time.Millisecond) {
-		if p.err = chromedp.Do(p.ctx, chromedp.Navigate(p.base+"/vms?state=TRUSTED")); p.err != nil {
-			return
+		if err := chromedp.Do(p.ctx, chromedp.Navigate(p.base+"/vms?state=TRUSTED")); err != nil {
+			if time.Now().After(end) {
+				p.err = err
+			}
+			continue // the page of the job may be about to load itself anew, which aborts this
 		}
 		text := p.text()
 		if strings.Contains(text, scenario.VM3.Name) {
