@@ -24,6 +24,17 @@ const (
 	LinksUp   = "up"         // gate.links: all
 )
 
+// Actions are what a host may do to a VM, the mildest first.
+func Actions() []string { return []string{Report, Pause, CutNetwork, Shutdown, Destroy} }
+
+// Harder gives the action that takes more from a VM: b only where it is an action that is harder than a.
+func Harder(a, b string) string {
+	if slices.Index(Actions(), b) > slices.Index(Actions(), a) {
+		return b
+	}
+	return a
+}
+
 // Enforce says what a VM's host does to it by its verdicts. It concerns VMs only.
 type Enforce struct {
 	Action string           `json:"action"` // Report, Pause, CutNetwork, Shutdown or Destroy
@@ -68,7 +79,7 @@ func (e Enforce) Acts() bool { return e.Action != Report || e.Gate.On }
 
 func (f *File) checkEnforce() error {
 	e := &f.Enforce
-	if err := oneOf(e.Action, Report, Pause, CutNetwork, Shutdown, Destroy); err != nil {
+	if err := oneOf(e.Action, Actions()...); err != nil {
 		return fmt.Errorf("enforce.action: %w", err)
 	}
 	if len(e.On) == 0 {
@@ -101,7 +112,7 @@ func (d decoder) enforce(e *Enforce) error {
 	return d.Object(func(key string) error {
 		switch key {
 		case "action":
-			return d.word(&e.Action, Report, Pause, CutNetwork, Shutdown, Destroy)
+			return d.word(&e.Action, Actions()...)
 		case "on":
 			var list []string
 			err := d.List(&list, maxStates, checkActedOn)

@@ -262,7 +262,7 @@ func (k *Keeper) facts(ctx context.Context, vm attest.UUID) (f Facts, d Domain, 
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if r, ok := k.state.Rules[vm]; ok {
-		r.Action = harder(r.Action, asked)
+		r.Action = policy.Harder(r.Action, asked) // whoever may change a domain may ask for more than its policy and not for less
 		f.Rule = &r
 	} else if k.conf.HoldUnknown {
 		f.Rule = &api.Rule{Machine: vm, Action: "report", Undo: true, Gate: true, Limit: ruleTime, Otherwise: "release", Links: "as-defined"}
@@ -275,15 +275,6 @@ func (k *Keeper) facts(ctx context.Context, vm attest.UUID) (f Facts, d Domain, 
 	_, known := k.state.VMs[vm]
 	f.Booted = seen || d.Booted && (known || !k.fresh) // what ran when hostd was installed is not cut off for a start
 	return f, d, nil
-}
-
-// harder gives the action that takes more from a VM. Whoever may change a domain may ask for more than its policy and not for less.
-func harder(policed, asked string) string {
-	order := []string{policy.Report, policy.Pause, policy.CutNetwork, policy.Shutdown, policy.Destroy}
-	if slices.Index(order, asked) > slices.Index(order, policed) {
-		return asked
-	}
-	return policed
 }
 
 // epoch asks which run of the vTPM this is; 0: not known.

@@ -347,7 +347,7 @@ func TestKeeper_does_what_a_domain_asks_for_where_that_is_harder_than_its_policy
 	asked <- ""
 	k.Changed(vm, false)
 	w.until("asked for no more", "pause", "resume")
-	if got := harder(policy.Shutdown, policy.Pause); got != policy.Shutdown {
+	if got := policy.Harder(policy.Shutdown, policy.Pause); got != policy.Shutdown {
 		t.Errorf("a domain talks itself out of it: %s", got)
 	}
 }

@@ -12,6 +12,7 @@ import (
 
 	"virt-attest/attest"
 	"virt-attest/internal/domainxml"
+	"virt-attest/verifier/policy"
 )
 
 // Namespace is that of the element, and Key the prefix that it is given.
@@ -31,12 +32,9 @@ type Request struct {
 type Policy struct {
 	Scheme   attest.Scheme // of attestations by Interval; 0: that of the schedule
 	Interval time.Duration // between two attestations at the most; 0: the Verifier's
-	Action   string        // one of Actions; "": the Verifier's
+	Action   string        // one of policy.Actions; "": the Verifier's
 	RIMs     []string      // names of reference values that a verdict must have been made with, sorted
 }
-
-// Actions are what a host may do to a VM, the mildest first.
-func Actions() []string { return []string{"report", "pause", "cut-network", "shutdown", "destroy"} }
 
 // Stricter gives what asks for no less than either.
 func (p Policy) Stricter(o Policy) Policy {
@@ -46,9 +44,7 @@ func (p Policy) Stricter(o Policy) Policy {
 	if p.Scheme == 0 {
 		p.Scheme = o.Scheme
 	}
-	if slices.Index(Actions(), o.Action) > slices.Index(Actions(), p.Action) {
-		p.Action = o.Action
-	}
+	p.Action = policy.Harder(p.Action, o.Action)
 	all := append(slices.Clone(p.RIMs), o.RIMs...)
 	slices.Sort(all)
 	p.RIMs = slices.Compact(all)
@@ -118,7 +114,7 @@ func (e *Element) take(t xml.StartElement, depth int) (err error) {
 	case depth == 1 && name == "request":
 		e.Request, err = request(t.Attr)
 	case depth == 1 && name == "policy", depth == 2 && name == "policy" && e.Shown:
-		e.Policy, err = policy(t.Attr)
+		e.Policy, err = parsePolicy(t.Attr)
 	case depth == 1 && name == "attestation":
 		e.Shown = true
 	case depth == 1:
@@ -169,7 +165,7 @@ func scheme(s string) (attest.Scheme, error) {
 	return 0, bad("scheme is sepa or hypa")
 }
 
-func policy(list []xml.Attr) (*Policy, error) {
+func parsePolicy(list []xml.Attr) (*Policy, error) {
 	m, err := attributes(list, "scheme", "interval", "action", "rim")
 	if err != nil {
 		return nil, err
@@ -181,8 +177,8 @@ func policy(list []xml.Attr) (*Policy, error) {
 	if p.Interval, err = Interval(m["interval"]); err != nil {
 		return nil, err
 	}
-	if p.Action = m["action"]; p.Action != "" && !slices.Contains(Actions(), p.Action) {
-		return nil, bad("action is one of %s", strings.Join(Actions(), ", "))
+	if p.Action = m["action"]; p.Action != "" && !slices.Contains(policy.Actions(), p.Action) {
+		return nil, bad("action is one of %s", strings.Join(policy.Actions(), ", "))
 	}
 	if m["rim"] == "" {
 		return p, nil

@@ -12,6 +12,7 @@ import (
 
 	"virt-attest/verifier/appraise"
 	"virt-attest/verifier/host/metadata"
+	"virt-attest/verifier/policy"
 )
 
 const (
@@ -102,11 +103,11 @@ func (a *app) domPolicyCmd() *cobra.Command {
 	f := cmd.Flags()
 	f.StringVar(&scheme, "scheme", "", "sepa or hypa, for attestations by --interval")
 	f.StringVar(&interval, "interval", "", "the longest `TIME` between two attestations, from 10s")
-	f.StringVar(&action, "action", "", strings.Join(metadata.Actions(), ", "))
+	f.StringVar(&action, "action", "", strings.Join(policy.Actions(), ", "))
 	f.StringVar(&rims, "rim", "", "names of reference values, with commas")
 	f.BoolVar(&config, "config", false, "of the domain's definition, for its next start")
 	f.BoolVar(&none, "clear", false, "ask for nothing")
-	for name, list := range map[string][]string{"scheme": {"sepa", "hypa"}, "action": metadata.Actions()} {
+	for name, list := range map[string][]string{"scheme": {"sepa", "hypa"}, "action": policy.Actions()} {
 		_ = cmd.RegisterFlagCompletionFunc(name, words(list...))
 	}
 	return cmd
